@@ -1,0 +1,1 @@
+//! From statistics to amounts: features, gates, limits, weights, emission, split, lateness, Merkle tree.
