@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod ids;
 pub mod model;
 pub mod proofs;
+pub mod quantity;
 pub mod registry;
 pub mod rewards;
 pub mod statistics;
