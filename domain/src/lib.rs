@@ -12,3 +12,6 @@ pub mod registry;
 pub mod rewards;
 pub mod statistics;
 pub mod time;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,7 +1,6 @@
-//! The registry: an append-only list of changes, and what it says of any moment.
+//! The registry's records: what the operator writes, in the form in which it is kept.
 //!
-//! The operator writes what the custom resources say; gateways, agents and epochs read it. A change takes effect at the time of
-//! its record, except that a device's first assignment begins at its first sighting.
+//! Each change states the whole wanted state of its object, so that writing it twice changes nothing.
 
 use serde::{Deserialize, Serialize};
 

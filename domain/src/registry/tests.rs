@@ -1,0 +1,251 @@
+use depin_trials::{Rng, below, one_in};
+
+use super::*;
+use crate::{
+    fixtures::{HOUR, MINUTE, agent, append, counter, device, fleet, gauge, key, model, model_entry, network},
+    time::Window,
+};
+
+fn refused(registry: &Registry, change: Change) -> String {
+    registry.check(&change).unwrap_err().to_string()
+}
+
+#[test]
+fn the_first_assignment_begins_at_the_first_sighting_and_later_records_do_not_move_it() {
+    let mut registry = network(vec![gauge("power")]);
+    let entry = DeviceEntry { since: Timestamp(500), ..device(1, 1) };
+    append(&mut registry, 1_000, Change::Device(entry.clone()));
+    append(&mut registry, 2_000, Change::Device(DeviceEntry { since: Timestamp(7), suspended: true, ..entry.clone() }));
+    let device = registry.device(&entry.id).unwrap();
+    assert_eq!(device.at(Timestamp(499)), None);
+    assert!(!device.at(Timestamp(500)).unwrap().suspended);
+    assert!(device.at(Timestamp(2_000)).unwrap().suspended);
+    assert_eq!(device.assignments().len(), 1);
+    assert_eq!(device.assignments()[0].window, Window { start: Timestamp(500), end: Timestamp::MAX });
+    assert_eq!(device.for_epoch(Window { start: Timestamp(0), end: Timestamp(600) }).unwrap().since, Timestamp(500));
+    assert_eq!(device.for_epoch(Window { start: Timestamp(0), end: Timestamp(500) }), None);
+}
+
+#[test]
+fn a_move_to_another_agent_opens_an_assignment_and_the_old_agent_may_still_relay_its_backlog() {
+    let mut registry = network(vec![gauge("power")]);
+    let entry = DeviceEntry { key: Some(key(9)), ..device(1, 1) };
+    append(&mut registry, 1_000, Change::Device(entry.clone()));
+    append(&mut registry, 5_000, Change::Device(DeviceEntry { agent: agent(2).id, ..entry.clone() }));
+    let numbers: Vec<_> = registry.device(&entry.id).unwrap().assignments().iter().map(|a| (a.number, a.agent)).collect();
+    assert_eq!(numbers, [(0, agent(1).id), (1, agent(2).id)]);
+    assert!(registry.may_relay(&agent(1).id, &key(9).id()));
+    assert!(registry.may_relay(&agent(2).id, &key(9).id()));
+    assert!(!registry.may_relay(&agent(1).id, &key(2).id()));
+    assert_eq!(registry.devices_of(&agent(1).id).count(), 0);
+    assert_eq!(registry.device_by_serial(&agent(2).id, "SN1"), Some(&entry.id));
+}
+
+#[test]
+fn a_device_that_comes_back_was_not_approved_while_it_was_gone() {
+    let mut registry = network(vec![gauge("power")]);
+    append(&mut registry, 1_000, Change::Device(device(1, 1)));
+    append(&mut registry, 2_000, Change::DeviceRemoved { id: device(1, 1).id });
+    append(&mut registry, 3_000, Change::Device(DeviceEntry { since: Timestamp(2_500), ..device(1, 1) }));
+    let device = registry.device(&device(1, 1).id).unwrap();
+    assert_eq!(device.assignment_at(Timestamp(2_499)), None);
+    assert_eq!(device.assignment_at(Timestamp(2_500)).unwrap().number, 1);
+    assert_eq!(device.assignment_at(Timestamp(1_999)).unwrap().number, 0);
+    assert!(device.at(Timestamp(2_200)).is_none());
+}
+
+#[test]
+fn a_new_key_of_an_agent_revokes_the_old_one_and_keeps_its_devices_assignments() {
+    let mut registry = network(vec![gauge("power")]);
+    append(&mut registry, 1_000, Change::Device(device(1, 1)));
+    append(&mut registry, 2_000, Change::Agent(AgentEntry { key: key(77), ..agent(1) }));
+    assert_eq!(registry.signer(&key(1).id()).unwrap().holder, Holder::Revoked(agent(1).id));
+    assert_eq!(registry.agent_by_key(&key(77).id()).unwrap().id, agent(1).id);
+    assert!(registry.agent_by_key(&key(1).id()).is_none());
+    assert_eq!(registry.device(&device(1, 1).id).unwrap().assignments().len(), 1);
+    append(&mut registry, 3_000, Change::AgentRemoved { id: agent(1).id });
+    assert!(!registry.may_relay(&agent(1).id, &key(77).id()));
+}
+
+#[test]
+fn keys_and_serials_belong_to_one_object() {
+    let mut registry = network(vec![gauge("power")]);
+    append(&mut registry, 1_000, Change::Device(DeviceEntry { key: Some(key(9)), ..device(1, 1) }));
+    let other = DeviceEntry { key: Some(key(9)), ..device(2, 1) };
+    let text = refused(&registry, Change::Device(other.clone()));
+    assert!(text.contains("DuplicateKey") && text.contains("device energy/meter-1"), "{text}");
+    let text = refused(&registry, Change::Device(DeviceEntry { serial: "SN1".into(), ..device(2, 1) }));
+    assert!(text.contains("SN1") && text.contains("energy/meter-1"), "{text}");
+    assert_eq!(registry.check(&Change::Device(DeviceEntry { serial: "SN1".into(), ..device(2, 2) })), Ok(()));
+    assert!(refused(&registry, Change::Device(DeviceEntry { key: Some(key(1)), ..device(2, 1) })).contains("DuplicateKey"));
+    assert!(refused(&registry, Change::Agent(AgentEntry { key: key(9), ..agent(3) })).contains("DuplicateKey"));
+    assert!(refused(&registry, Change::Agent(AgentEntry { key: key(2), ..agent(1) })).contains("agent energy/agent-2"));
+    append(&mut registry, 2_000, Change::DeviceRemoved { id: device(1, 1).id });
+    assert_eq!(registry.check(&Change::Device(other)), Ok(()));
+}
+
+#[test]
+fn grains_and_metrics_never_change() {
+    let mut registry = network(vec![gauge("power"), counter("total")]);
+    let text = refused(&registry, Change::Fleet(FleetEntry { grain_ms: 2 * HOUR, ..fleet() }));
+    assert!(text.contains("grainMs") && text.contains("another name"), "{text}");
+    append(&mut registry, 10, Change::FleetRemoved { id: fleet().id });
+    assert!(registry.check(&Change::Fleet(FleetEntry { grain_ms: 2 * HOUR, ..fleet() })).is_err());
+    append(&mut registry, 20, Change::Fleet(fleet()));
+
+    append(&mut registry, 30, Change::Model(model_entry(model(vec![gauge("power")]), 30)));
+    let text = refused(&registry, Change::Model(model_entry(model(vec![gauge("power"), gauge("total")]), 40)));
+    assert!(text.contains("metrics/total/kind"), "{text}");
+    let mut finer = gauge("power");
+    finer.scale = 4;
+    assert!(refused(&registry, Change::Model(model_entry(model(vec![finer]), 40))).contains("metrics/power/scale"));
+
+    append(&mut registry, 40, Change::Device(device(1, 1)));
+    append(&mut registry, 50, Change::Fleet(FleetEntry { id: "energy/daily".into(), grain_ms: 24 * HOUR, ..fleet() }));
+    append(&mut registry, 50, Change::Fleet(FleetEntry { id: "energy/other".into(), ..fleet() }));
+    let text = refused(&registry, Change::Device(DeviceEntry { fleet: "energy/daily".into(), ..device(1, 1) }));
+    assert!(text.contains("equal grain"), "{text}");
+    assert_eq!(registry.check(&Change::Device(DeviceEntry { fleet: "energy/other".into(), ..device(1, 1) })), Ok(()));
+}
+
+#[test]
+fn a_cadence_divides_the_grain_into_a_bounded_number_of_slots() {
+    let registry = network(vec![gauge("power")]);
+    let mut odd = model(vec![gauge("power")]);
+    odd.cadence_ms = 7 * MINUTE;
+    assert!(refused(&registry, Change::Model(model_entry(odd, 0))).contains("does not divide"));
+    let mut dense = model(vec![gauge("power")]);
+    dense.cadence_ms = 1;
+    assert!(refused(&registry, Change::Model(model_entry(dense, 0))).contains("more than 86400"));
+    let long = FleetEntry { id: "energy/long".into(), grain_ms: 100 * 24 * HOUR, ..fleet() };
+    assert!(refused(&registry, Change::Fleet(long)).contains("more than 86400"));
+    let lost = FleetEntry { model: "absent".into(), ..fleet() };
+    assert!(refused(&registry, Change::Fleet(lost)).contains("EdgeDeviceModel absent"));
+}
+
+#[test]
+fn the_newest_record_whose_time_has_come_is_the_model_in_force() {
+    let mut registry = network(vec![gauge("power")]);
+    let second = model_entry(model(vec![gauge("current"), gauge("power")]), 100);
+    let third = model_entry(model(vec![gauge("power"), gauge("voltage")]), 50);
+    append(&mut registry, 10, Change::Model(second.clone()));
+    let chain = registry.model_chain("meter").unwrap();
+    assert_eq!(chain.at(Timestamp(99)), chain.entries().first());
+    assert_eq!(chain.at(Timestamp(100)).unwrap().digest, second.digest);
+    assert_eq!(chain.at(Timestamp(-5)), chain.entries().first());
+    append(&mut registry, 20, Change::Model(third.clone()));
+    let chain = registry.model_chain("meter").unwrap();
+    assert_eq!(chain.at(Timestamp(100)).unwrap().digest, third.digest);
+    assert_eq!(chain.successor(&second.digest).unwrap().digest, third.digest);
+    assert!(registry.model(&second.digest).is_some());
+}
+
+#[test]
+fn a_program_changes_at_the_boundary_that_its_record_names() {
+    let mut registry = Registry::default();
+    let program = |spec: &str, from_epoch| {
+        let entry = ProgramEntry { id: "energy/feed-in".into(), digest: Digest::of(spec.as_bytes()), spec: spec.into(), from_epoch };
+        Change::Program(entry)
+    };
+    append(&mut registry, 1, program("{}", 1));
+    append(&mut registry, 2, program("{\"a\":1}", 4));
+    append(&mut registry, 3, program("{\"a\":2}", 4));
+    let kept = registry.program("energy/feed-in").unwrap();
+    assert_eq!(kept.ruling(0), None);
+    assert_eq!(kept.ruling(3).unwrap().spec, "{}");
+    assert_eq!(kept.ruling(4).unwrap().spec, "{\"a\":2}");
+    assert!(refused(&registry, program("{}", 3)).contains("fromEpoch"));
+}
+
+#[test]
+fn bad_values_are_told_with_field_and_remedy() {
+    let registry = network(vec![gauge("power")]);
+    let share = |account: &str, basis_points| OwnerShare { account: account.into(), basis_points };
+    let of = |change: DeviceEntry| refused(&registry, Change::Device(change));
+    assert!(of(DeviceEntry { id: DeviceId([1; 16]), ..device(1, 1) }).starts_with("id:"));
+    assert!(of(DeviceEntry { serial: "\u{7}".into(), ..device(1, 1) }).starts_with("serial:"));
+    assert!(of(DeviceEntry { hardware_key: true, ..device(1, 1) }).starts_with("hardwareKey:"));
+    assert!(of(DeviceEntry { shares: vec![share("0xAB", 10_000)], ..device(1, 1) }).starts_with("shares/0/account:"));
+    let account = format!("0x{}", "ab".repeat(20));
+    assert!(of(DeviceEntry { shares: vec![share(&account, 9_999)], ..device(1, 1) }).contains("sum to 9999"));
+    assert!(of(DeviceEntry { agent: agent(3).id, ..device(1, 1) }).contains("not in the registry"));
+    let place = Location { latitude_e7: i64::MIN, longitude_e7: 0, cells: Vec::new(), unit: [0; 3] };
+    assert!(of(DeviceEntry { location: Some(place), ..device(1, 1) }).starts_with("location:"));
+    assert!(refused(&registry, Change::Agent(AgentEntry { key: PublicKey { bytes: vec![1], ..key(1) }, ..agent(3) })).starts_with("key:"));
+    assert!(refused(&registry, Change::Fleet(FleetEntry { id: "Energy".into(), ..fleet() })).starts_with("id:"));
+}
+
+#[test]
+fn records_are_applied_in_turn() {
+    let mut registry = Registry::default();
+    let change = Change::AgentRemoved { id: agent(1).id };
+    let gap = registry.apply(Record { version: 2, at: Timestamp(1), change: change.clone() });
+    assert_eq!(gap, Err(OutOfTurn { version: 2, expected: 1 }));
+    assert_eq!(registry.apply(Record { version: 1, at: Timestamp(1), change }), Ok(()));
+    assert_eq!(registry.version(), 1);
+}
+
+fn any_change(rng: &mut Rng) -> Change {
+    let relay = 1 + below(rng, 3) as u8;
+    let number = below(rng, 6) as u32;
+    match below(rng, 10) {
+        0 => Change::Agent(AgentEntry { key: key(1 + below(rng, 6) as u8), ..agent(relay) }),
+        1 => Change::AgentRemoved { id: agent(relay).id },
+        2 => Change::DeviceRemoved { id: device(number, 1).id },
+        3 => Change::Fleet(FleetEntry { id: format!("energy/fleet-{number}"), ..fleet() }),
+        4 => Change::FleetRemoved { id: format!("energy/fleet-{number}") },
+        _ => Change::Device(DeviceEntry {
+            key: one_in(rng, 2).then(|| key(10 + below(rng, 4) as u8)),
+            suspended: one_in(rng, 4),
+            serial: format!("SN{}", below(rng, 8)),
+            since: Timestamp(below(rng, 400) as i64),
+            ..device(number, relay)
+        }),
+    }
+}
+
+/// Everything that can be asked of the registry, as text; without the version.
+fn facts(registry: &Registry) -> String {
+    let devices: Vec<_> = registry.devices().map(|(id, device)| (id, device.assignments(), device.states())).collect();
+    let agents: Vec<_> = registry.agents().collect();
+    let relayed: Vec<Vec<_>> = agents.iter().map(|agent| registry.devices_of(&agent.id).collect()).collect();
+    format!("{devices:?} {agents:?} {relayed:?} {:?} {:?}", registry.fleets, registry.keys.iter().collect::<Vec<_>>())
+}
+
+#[test]
+fn trial_the_fold_is_idempotent_its_snapshots_stand_still_and_assignments_are_disjoint() {
+    depin_trials::run("registry-fold", |rng| {
+        let mut registry = network(vec![gauge("power")]);
+        let mut held = Vec::new();
+        for step in 0..60 {
+            let change = any_change(rng);
+            if registry.check(&change).is_err() {
+                continue;
+            }
+            let before = facts(&registry);
+            let says_new = registry.would_change(&change);
+            if one_in(rng, 5) {
+                held.push((registry.clone(), before.clone()));
+            }
+            append(&mut registry, step * 10, change.clone());
+            assert_eq!(before != facts(&registry), says_new, "{change:?}");
+            assert!(!registry.would_change(&change), "{change:?}");
+            let once = facts(&registry);
+            append(&mut registry, step * 10 + 5, change);
+            assert_eq!(once, facts(&registry));
+        }
+        for (snapshot, then) in held {
+            assert_eq!(facts(&snapshot), then);
+        }
+        for (_, device) in registry.devices() {
+            for (number, assignment) in device.assignments().iter().enumerate() {
+                assert_eq!(assignment.number as usize, number);
+                assert!(!assignment.window.is_empty());
+            }
+            assert!(device.assignments().windows(2).all(|pair| pair[0].window.end <= pair[1].window.start));
+            for at in (-10..620).map(Timestamp) {
+                assert_eq!(device.at(at).is_some(), device.assignment_at(at).is_some(), "at {at:?}");
+            }
+        }
+    });
+}
