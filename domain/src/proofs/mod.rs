@@ -1,5 +1,6 @@
 //! Proofs as plain data, the closed list of reasons, and how a proof is judged.
 
+pub mod chain;
 pub mod reason;
 
 use crate::{

@@ -101,6 +101,7 @@ reasons! {
     106 BodyMismatch Refused "The sections do not hash to the header's body." "Report it: bytes were changed on their way.";
     107 Equivocation Refused "The chain has another proof at this sequence: kept as evidence." "Find the second copy of the key: a cloned disk.";
     108 IncarnationFenced Refused "A higher incarnation of this chain was opened." "None needed: the agent reseals under the new incarnation.";
+    109 SequencePassed Refused "The chain is past this sequence, and what stood there is no longer known." "None needed: the agent reseals under a new incarnation.";
 
     200 RegistryNewer Deferred "The proof names a registry version that this gateway has not seen." "None needed: it is sent again.";
     201 Overloaded Deferred "The gateway has as much as it can hold." "None needed; if it lasts, add a gateway.";
@@ -125,4 +126,58 @@ reasons! {
     314 LateBeyondUntil Judged "The reading's epoch was settled for good before it came." "None possible; lengthen the program's lateUntil.";
     315 CheckError Judged "A check could not be evaluated; the detail names it." "Correct the check's expression.";
     316 WrongModel Judged "The device is of another model than the section names." "Correct the fleet's modelRef.";
+}
+
+impl Stage {
+    /// What becomes of that for which the reason is given, one sentence.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Codec => "In the agent: the message is acknowledged, counted and sampled in the log; nothing of it is spooled.",
+            Self::Refused => "In the gateway: the proof is refused, counted, and no state was touched.",
+            Self::Deferred => "In the gateway: not now; the same proof may be sent again.",
+            Self::Judged => "In the gateway: judged and recorded; the section or reading does not count.",
+        }
+    }
+}
+
+/// All reasons as a page of documentation: `docs/reasons.md`.
+#[must_use]
+pub fn reasons_markdown() -> String {
+    let mut page = String::from(
+        "# Reasons\n\nWhy a message, a proof or a reading does not count: one closed list for agent, gateway and ledger. Codes are part of \
+         the wire format and\nare never reused. Generated from `domain/src/proofs/reason.rs` by `cargo xtask generate`.\n",
+    );
+    for stage in [Stage::Codec, Stage::Refused, Stage::Deferred, Stage::Judged] {
+        page.push_str(&format!("\n## {stage:?}\n\n{}\n\n", stage.meaning()));
+        page.push_str("| Code | Reason | Meaning | Remedy |\n|---|---|---|---|\n");
+        for reason in Reason::ALL.iter().filter(|reason| reason.stage() == stage) {
+            let (code, name, meaning, remedy) = (reason.code(), reason.name(), reason.meaning(), reason.remedy());
+            page.push_str(&format!("| {code} | `{name}` | {meaning} | {remedy} |\n"));
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_reasons_is_what_the_list_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert_eq!(committed, reasons_markdown(), "docs/reasons.md is out of date: run `cargo xtask generate`");
+    }
+
+    #[test]
+    fn codes_lead_back_to_their_reasons_and_names_are_unique() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().all(|reason| Reason::from_code(reason.code()) == Some(*reason)));
+        assert_eq!(Reason::from_code(0), None);
+        assert!(Reason::ALL.iter().all(|reason| !reason.meaning().contains('|') && !reason.remedy().contains('|')));
+    }
 }
