@@ -5,6 +5,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -47,4 +48,16 @@ pub fn below(rng: &mut Rng, bound: u64) -> u64 {
 /// True once in `n` times.
 pub fn one_in(rng: &mut Rng, n: u64) -> bool {
     below(rng, n) == 0
+}
+
+/// A file of the recordings that lie beside the project (`shared/data/` in a directory above it), where they are there; where not,
+/// prints that the test is skipped and why.
+#[must_use]
+pub fn shared_data(file: &str) -> Option<PathBuf> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = above.map(|directory| directory.join("shared/data").join(file)).find(|path| path.exists());
+    if found.is_none() {
+        println!("skipped: there is no shared/data/{file} in a directory above the project");
+    }
+    found
 }

@@ -309,8 +309,8 @@ mod tests {
     #[test]
     fn what_is_no_unit_is_refused() {
         for text in [
-            "", "kCel", "foo", "W/", "/", "m//s", "°C", "m0", "m99", "k", "W.", "0", "Cel/s", "[", "kmin",
-            "10*99", "m-",
+            "", "kCel", "foo", "W/", "/", "m//s", "°C", "m0", "m99", "k", "W.", "0", "Cel/s", "[", "kmin", "10*99",
+            "m-",
         ] {
             assert!(matches!(Unit::parse(text), Err(UnitError::Unknown { .. })), "{text:?}");
         }

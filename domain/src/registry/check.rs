@@ -40,7 +40,9 @@ pub enum ChangeError {
         remedy: String,
     },
     /// A key is bound already.
-    #[error("{field}: DuplicateKey: key {key} is bound to {holder}; give this object a key of its own, or remove the other first")]
+    #[error(
+        "{field}: DuplicateKey: key {key} is bound to {holder}; give this object a key of its own, or remove the other first"
+    )]
     DuplicateKey {
         /// The field.
         field: String,
@@ -50,7 +52,9 @@ pub enum ChangeError {
         holder: String,
     },
     /// Two devices of an agent have one serial.
-    #[error("serial: {serial:?} is device {holder} at this agent already; correct the serial, or remove the other device first")]
+    #[error(
+        "serial: {serial:?} is device {holder} at this agent already; correct the serial, or remove the other device first"
+    )]
     DuplicateSerial {
         /// The serial.
         serial: String,
@@ -115,7 +119,11 @@ impl Registry {
             invalid("model", error.to_string(), "use integers at the metric's scale for all limits")
         })?;
         require(digest == entry.digest, || {
-            invalid("digest", format!("is {}, but the model's is {digest}", entry.digest), "digest the model's canonical JSON")
+            invalid(
+                "digest",
+                format!("is {}, but the model's is {digest}", entry.digest),
+                "digest the model's canonical JSON",
+            )
         })?;
         if let Some(chain) = self.model_chain(&model.name) {
             for old in chain.entries().iter().flat_map(|old| &old.model.metrics) {
@@ -135,7 +143,11 @@ impl Registry {
     fn check_fleet(&self, entry: &FleetEntry) -> Checked {
         check_id("id", &entry.id)?;
         require((1..=MAX_GRAIN_MS).contains(&entry.grain_ms), || {
-            invalid("grainMs", format!("{} is not from 1 to {MAX_GRAIN_MS}", entry.grain_ms), "use one hour or another positive width")
+            invalid(
+                "grainMs",
+                format!("{} is not from 1 to {MAX_GRAIN_MS}", entry.grain_ms),
+                "use one hour or another positive width",
+            )
         })?;
         let known = self.fleet(&entry.id);
         if let Some(old) = known.and_then(super::Fleet::grain_ms) {
@@ -146,7 +158,8 @@ impl Registry {
                 remedy: "make a fleet of another name for another grain".into(),
             })?;
         }
-        let missing = || ChangeError::Missing { field: "model".into(), target: format!("EdgeDeviceModel {}", entry.model) };
+        let missing =
+            || ChangeError::Missing { field: "model".into(), target: format!("EdgeDeviceModel {}", entry.model) };
         let chain = self.model_chain(&entry.model).ok_or_else(missing)?;
         let uses_it = known.and_then(super::Fleet::current).is_some_and(|fleet| fleet.model == entry.model);
         require(uses_it || !chain.is_retired(), || {
@@ -172,9 +185,9 @@ impl Registry {
         }
         let key = entry.key.id();
         let holder = match self.signer(&key).map(|signer| &signer.holder) {
-            Some(Holder::Agent(id) | Holder::Revoked(id)) if *id != entry.id => {
-                self.agent(id).map_or_else(|| format!("agent {id}"), |agent| format!("agent {}/{}", agent.namespace, agent.name))
-            }
+            Some(Holder::Agent(id) | Holder::Revoked(id)) if *id != entry.id => self
+                .agent(id)
+                .map_or_else(|| format!("agent {id}"), |agent| format!("agent {}/{}", agent.namespace, agent.name)),
             Some(Holder::Devices(devices)) => devices.last().map_or_else(String::new, |id| self.device_name(id)),
             Some(Holder::Agent(_) | Holder::Revoked(_)) | None => return Ok(()),
         };
@@ -247,7 +260,11 @@ impl Registry {
         })?;
         let digest = Digest::of(entry.spec.as_bytes());
         require(digest == entry.digest, || {
-            invalid("digest", format!("is {}, but the spec's is {digest}", entry.digest), "digest the spec's canonical JSON")
+            invalid(
+                "digest",
+                format!("is {}, but the spec's is {digest}", entry.digest),
+                "digest the spec's canonical JSON",
+            )
         })?;
         let newest = self.program(&entry.id).and_then(super::Program::newest).map_or(0, |newest| newest.from_epoch);
         require(entry.from_epoch >= newest, || {
@@ -278,7 +295,11 @@ fn check_shape(model: &Model) -> Checked {
         invalid("sources", format!("{} are more than {MAX_SOURCES}", model.sources.len()), "split the model")
     })?;
     require((1..=MAX_GRAIN_MS).contains(&model.cadence_ms), || {
-        invalid("cadenceMs", format!("{} is not from 1 to {MAX_GRAIN_MS}", model.cadence_ms), "give the expected distance of readings")
+        invalid(
+            "cadenceMs",
+            format!("{} is not from 1 to {MAX_GRAIN_MS}", model.cadence_ms),
+            "give the expected distance of readings",
+        )
     })?;
     require((0..=MAX_HORIZON_MS).contains(&model.reorder_horizon_ms), || {
         let reason = format!("{} is not from 0 to {MAX_HORIZON_MS}", model.reorder_horizon_ms);
@@ -292,7 +313,11 @@ fn check_shape(model: &Model) -> Checked {
         for (field, place) in source.fields.iter().zip(0..) {
             require(model.metric(&field.metric).is_some(), || {
                 let field_path = format!("sources/{index}/fields/{place}/metric");
-                invalid(field_path, format!("the model has no metric {:?}", field.metric), "add the metric or correct the name")
+                invalid(
+                    field_path,
+                    format!("the model has no metric {:?}", field.metric),
+                    "add the metric or correct the name",
+                )
             })?;
         }
     }
@@ -302,7 +327,11 @@ fn check_shape(model: &Model) -> Checked {
 fn check_metric(metric: &Metric) -> Checked {
     let field = |part: &str| format!("metrics/{}/{part}", metric.name.chars().take(80).collect::<String>());
     require(is_metric_name(&metric.name), || {
-        invalid(field("name"), "is not a metric name", "use a letter and then at most 63 letters, digits and underscores")
+        invalid(
+            field("name"),
+            "is not a metric name",
+            "use a letter and then at most 63 letters, digits and underscores",
+        )
     })?;
     require(metric.scale <= MAX_SCALE, || {
         invalid(field("scale"), format!("{} is more than {MAX_SCALE}", metric.scale), "use a larger unit")
@@ -341,7 +370,8 @@ fn check_slots(field: &str, cadence: i64, grain: i64, of: &str) -> Checked {
         invalid(field, reason, "choose a cadence that divides the grain")
     })?;
     require(grain / cadence <= MAX_SLOTS, || {
-        let reason = format!("grain {grain} ms has {} slots of {cadence} ms with {of}, more than {MAX_SLOTS}", grain / cadence);
+        let reason =
+            format!("grain {grain} ms has {} slots of {cadence} ms with {of}, more than {MAX_SLOTS}", grain / cadence);
         invalid(field, reason, "choose a longer cadence or a shorter grain")
     })
 }
@@ -353,8 +383,9 @@ fn check_named(namespace: &str, name: &str) -> Checked {
 
 fn check_id(field: &str, id: &str) -> Checked {
     let parts = id.split_once('/').filter(|(_, name)| !name.contains('/'));
-    let (namespace, name) =
-        parts.ok_or_else(|| invalid(field, format!("{:?} is not namespace/name", clip(id)), "give both, joined by a slash"))?;
+    let (namespace, name) = parts.ok_or_else(|| {
+        invalid(field, format!("{:?} is not namespace/name", clip(id)), "give both, joined by a slash")
+    })?;
     check_name(field, namespace)?;
     check_name(field, name)
 }
@@ -371,7 +402,11 @@ fn check_name(field: &str, name: &str) -> Checked {
 fn check_serial(serial: &str) -> Checked {
     let good = (1..=MAX_SERIAL).contains(&serial.len()) && !serial.chars().any(char::is_control);
     require(good, || {
-        invalid("serial", format!("{:?} is not a serial", clip(serial)), "use 1 to 128 bytes without control characters")
+        invalid(
+            "serial",
+            format!("{:?} is not a serial", clip(serial)),
+            "use 1 to 128 bytes without control characters",
+        )
     })
 }
 
@@ -411,13 +446,18 @@ fn check_shares(entry: &DeviceEntry) -> Checked {
 
 fn check_location(entry: &DeviceEntry) -> Checked {
     let Some(location) = &entry.location else { return Ok(()) };
-    let good = location.latitude_e7.unsigned_abs() <= 900_000_000 && location.longitude_e7.unsigned_abs() <= 1_800_000_000;
+    let good =
+        location.latitude_e7.unsigned_abs() <= 900_000_000 && location.longitude_e7.unsigned_abs() <= 1_800_000_000;
     require(good, || {
         let reason = format!("{}, {} is no place", location.latitude_e7, location.longitude_e7);
         invalid("location", reason, "give degrees times 10^7, latitude to ±90 and longitude to ±180")
     })?;
     require(location.cells.len() == 16, || {
-        invalid("location/cells", format!("{} are not 16", location.cells.len()), "give the cells of resolutions 0 to 15")
+        invalid(
+            "location/cells",
+            format!("{} are not 16", location.cells.len()),
+            "give the cells of resolutions 0 to 15",
+        )
     })
 }
 

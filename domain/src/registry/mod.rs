@@ -146,9 +146,14 @@ impl Registry {
     pub fn may_relay(&self, agent: &AgentId, key: &KeyId) -> bool {
         match self.keys.get(key).map(|signer| &signer.holder) {
             Some(Holder::Agent(holder)) => holder == agent,
-            Some(Holder::Devices(devices)) => devices.iter().filter_map(|device| self.devices.get(device)).any(|device| {
-                device.assignments().iter().any(|assignment| assignment.agent == *agent && assignment.key == Some(*key))
-            }),
+            Some(Holder::Devices(devices)) => {
+                devices.iter().filter_map(|device| self.devices.get(device)).any(|device| {
+                    device
+                        .assignments()
+                        .iter()
+                        .any(|assignment| assignment.agent == *agent && assignment.key == Some(*key))
+                })
+            }
             Some(Holder::Revoked(_)) | None => false,
         }
     }
@@ -237,18 +242,23 @@ impl Registry {
                 chain.retired || newest.is_none_or(|newest| **newest != *entry)
             }),
             Change::ModelRetired { name } => self.chains.get(name).is_some_and(|chain| !chain.retired),
-            Change::Fleet(entry) => self.fleets.get(&entry.id).and_then(Fleet::current).is_none_or(|now| **now != *entry),
+            Change::Fleet(entry) => {
+                self.fleets.get(&entry.id).and_then(Fleet::current).is_none_or(|now| **now != *entry)
+            }
             Change::FleetRemoved { id } => self.fleets.get(id).is_some_and(|fleet| fleet.current().is_some()),
             Change::Agent(entry) => self.agents.get(&entry.id).is_none_or(|now| **now != *entry),
             Change::AgentRemoved { id } => self.agents.get(id).is_some(),
-            Change::Device(entry) => self.devices.get(&entry.id).and_then(|device| device.current()).is_none_or(|now| {
-                // A later record cannot move the first sighting.
-                **now != DeviceEntry { since: now.since, ..entry.clone() }
-            }),
+            Change::Device(entry) => {
+                self.devices.get(&entry.id).and_then(|device| device.current()).is_none_or(|now| {
+                    // A later record cannot move the first sighting.
+                    **now != DeviceEntry { since: now.since, ..entry.clone() }
+                })
+            }
             Change::DeviceRemoved { id } => self.devices.get(id).is_some_and(|device| device.current().is_some()),
-            Change::Program(entry) => self.programs.get(&entry.id).is_none_or(|program| {
-                program.removed || program.newest().is_none_or(|newest| **newest != *entry)
-            }),
+            Change::Program(entry) => self
+                .programs
+                .get(&entry.id)
+                .is_none_or(|program| program.removed || program.newest().is_none_or(|newest| **newest != *entry)),
             Change::ProgramRemoved { id } => self.programs.get(id).is_some_and(|program| !program.removed),
             Change::Invitation(entry) => self.invitations.get(&entry.token).is_none_or(|now| **now != *entry),
             Change::InvitationRemoved { token } => self.invitations.get(token).is_some(),

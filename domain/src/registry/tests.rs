@@ -32,7 +32,8 @@ fn a_move_to_another_agent_opens_an_assignment_and_the_old_agent_may_still_relay
     let entry = DeviceEntry { key: Some(key(9)), ..device(1, 1) };
     append(&mut registry, 1_000, Change::Device(entry.clone()));
     append(&mut registry, 5_000, Change::Device(DeviceEntry { agent: agent(2).id, ..entry.clone() }));
-    let numbers: Vec<_> = registry.device(&entry.id).unwrap().assignments().iter().map(|a| (a.number, a.agent)).collect();
+    let numbers: Vec<_> =
+        registry.device(&entry.id).unwrap().assignments().iter().map(|a| (a.number, a.agent)).collect();
     assert_eq!(numbers, [(0, agent(1).id), (1, agent(2).id)]);
     assert!(registry.may_relay(&agent(1).id, &key(9).id()));
     assert!(registry.may_relay(&agent(2).id, &key(9).id()));
@@ -77,7 +78,9 @@ fn keys_and_serials_belong_to_one_object() {
     let text = refused(&registry, Change::Device(DeviceEntry { serial: "SN1".into(), ..device(2, 1) }));
     assert!(text.contains("SN1") && text.contains("energy/meter-1"), "{text}");
     assert_eq!(registry.check(&Change::Device(DeviceEntry { serial: "SN1".into(), ..device(2, 2) })), Ok(()));
-    assert!(refused(&registry, Change::Device(DeviceEntry { key: Some(key(1)), ..device(2, 1) })).contains("DuplicateKey"));
+    assert!(
+        refused(&registry, Change::Device(DeviceEntry { key: Some(key(1)), ..device(2, 1) })).contains("DuplicateKey")
+    );
     assert!(refused(&registry, Change::Agent(AgentEntry { key: key(9), ..agent(3) })).contains("DuplicateKey"));
     assert!(refused(&registry, Change::Agent(AgentEntry { key: key(2), ..agent(1) })).contains("agent energy/agent-2"));
     append(&mut registry, 2_000, Change::DeviceRemoved { id: device(1, 1).id });
@@ -144,7 +147,12 @@ fn the_newest_record_whose_time_has_come_is_the_model_in_force() {
 fn a_program_changes_at_the_boundary_that_its_record_names() {
     let mut registry = Registry::default();
     let program = |spec: &str, from_epoch| {
-        let entry = ProgramEntry { id: "energy/feed-in".into(), digest: Digest::of(spec.as_bytes()), spec: spec.into(), from_epoch };
+        let entry = ProgramEntry {
+            id: "energy/feed-in".into(),
+            digest: Digest::of(spec.as_bytes()),
+            spec: spec.into(),
+            from_epoch,
+        };
         Change::Program(entry)
     };
     append(&mut registry, 1, program("{}", 1));
@@ -171,7 +179,10 @@ fn bad_values_are_told_with_field_and_remedy() {
     assert!(of(DeviceEntry { agent: agent(3).id, ..device(1, 1) }).contains("not in the registry"));
     let place = Location { latitude_e7: i64::MIN, longitude_e7: 0, cells: Vec::new(), unit: [0; 3] };
     assert!(of(DeviceEntry { location: Some(place), ..device(1, 1) }).starts_with("location:"));
-    assert!(refused(&registry, Change::Agent(AgentEntry { key: PublicKey { bytes: vec![1], ..key(1) }, ..agent(3) })).starts_with("key:"));
+    assert!(
+        refused(&registry, Change::Agent(AgentEntry { key: PublicKey { bytes: vec![1], ..key(1) }, ..agent(3) }))
+            .starts_with("key:")
+    );
     assert!(refused(&registry, Change::Fleet(FleetEntry { id: "Energy".into(), ..fleet() })).starts_with("id:"));
 }
 

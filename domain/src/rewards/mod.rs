@@ -6,16 +6,26 @@
 //! arguments: no clock, no I/O, no floating point, and the same result for devices in any order.
 
 pub mod amount;
+pub mod close;
 pub mod emission;
 pub mod error;
 pub mod expression;
+pub mod features;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod input;
+mod late;
+mod limits;
+pub mod merkle;
+mod payouts;
 pub mod program;
 pub mod result;
 pub mod spec;
 pub mod validate;
+mod weigh;
 
 pub use amount::{Account, Amount};
+pub use close::close_epoch;
 pub use error::EpochError;
 pub use input::{DeviceInput, EpochInput, MaturedInput, Place, Share, Total};
 pub use program::Program;
