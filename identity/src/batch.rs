@@ -104,11 +104,19 @@ fn holds(terms: &[Term], keys: &[EdwardsPoint]) -> bool {
         base -= z * parts.s;
         by_key[*key] += z * parts.k;
     }
-    // Keys without a term here would only cost time.
-    let used = || by_key.iter().zip(keys).filter(|(sum, _)| **sum != Scalar::ZERO);
-    let scalars =
-        terms.iter().map(|term| term.z).chain(used().map(|(sum, _)| *sum)).chain([base]).collect::<Vec<_>>();
-    let points = terms.iter().map(|term| term.parts.r).chain(used().map(|(_, key)| *key));
-    let sum = EdwardsPoint::vartime_multiscalar_mul(&scalars, points.chain([ED25519_BASEPOINT_POINT]));
+    let mut scalars = Vec::with_capacity(terms.len() + keys.len() + 1);
+    let mut points = Vec::with_capacity(terms.len() + keys.len() + 1);
+    for term in terms {
+        scalars.push(term.z);
+        points.push(term.parts.r);
+    }
+    // Keys without a term in this half would only cost time.
+    for (sum, point) in by_key.iter().zip(keys).filter(|(sum, _)| **sum != Scalar::ZERO) {
+        scalars.push(*sum);
+        points.push(*point);
+    }
+    scalars.push(base);
+    points.push(ED25519_BASEPOINT_POINT);
+    let sum = EdwardsPoint::vartime_multiscalar_mul(&scalars, &points);
     sum.mul_by_cofactor().is_identity()
 }

@@ -162,13 +162,27 @@ pub struct CertificateRequest {
 }
 
 impl CertificateRequest {
-    /// Makes a request, PKCS#10 in DER. The same key always gives the same bytes.
+    /// Makes a request, PKCS#10 in DER. The same key always gives the same bytes: asking again is one request.
     ///
     /// # Errors
     /// Where the library cannot.
     pub fn make(key: &SigningKey) -> Result<Vec<u8>, CertificateError> {
+        Self::make_for(key, "enrollment")
+    }
+
+    /// Makes a request to renew the certificate that ends at `expires`. Another certificate, other bytes: the answer to an
+    /// earlier renewal is not taken for this one's.
+    ///
+    /// # Errors
+    /// Where the library cannot.
+    pub fn make_renewal(key: &SigningKey, expires: Timestamp) -> Result<Vec<u8>, CertificateError> {
+        Self::make_for(key, &format!("renewal {}", expires.0))
+    }
+
+    fn make_for(key: &SigningKey, occasion: &str) -> Result<Vec<u8>, CertificateError> {
         let mut parameters = rcgen::CertificateParams::default();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, occasion);
         Ok(parameters.serialize_request(&key.to_rcgen()?)?.der().to_vec())
     }
 
