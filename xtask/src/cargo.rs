@@ -1,0 +1,98 @@
+//! How cargo is called from here: in the workspace's root, with build outputs in the cache.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result, bail};
+use depin_tests::{tools::cache_dir, workspace};
+use sha2::{Digest as _, Sha256};
+
+/// Older states of the lock file whose build outputs are kept.
+const KEPT: usize = 2;
+
+/// Cargo with a target directory that outlives the clone.
+#[derive(Clone, Debug)]
+pub struct Cargo {
+    target: PathBuf,
+}
+
+impl Cargo {
+    /// Chooses the target directory: `CARGO_TARGET_DIR` if set, else one in the cache for this lock file and compiler.
+    ///
+    /// # Errors
+    /// When the compiler or the lock file cannot be asked.
+    pub fn find() -> Result<Self> {
+        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
+            return Ok(Self { target: workspace().join(target) });
+        }
+        let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
+        let mut digest = Sha256::new();
+        digest.update(&version.stdout);
+        digest.update(fs::read(workspace().join("Cargo.lock")).context("cannot read Cargo.lock")?);
+        let digest = hex::encode(digest.finalize());
+        let builds = cache_dir()?.join("build");
+        let target = builds.join(digest.get(..16).unwrap_or(&digest));
+        fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
+        prune(&builds, &target);
+        Ok(Self { target })
+    }
+
+    /// Where outputs go.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// A built program of the workspace.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+
+    /// `cargo ARGUMENTS…` in the workspace's root.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments).current_dir(workspace()).env("CARGO_TARGET_DIR", &self.target);
+        // `cargo run` describes xtask's own package to its child; build scripts must not see that.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Builds all programs with the features that the whole workspace agrees on, so that demo and tests share outputs.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub fn build_programs(&self) -> Result<()> {
+        let status = self.command(&["build", "--workspace", "--bins"]).status().context("cannot run cargo")?;
+        if !status.success() {
+            bail!("the programs do not build");
+        }
+        Ok(())
+    }
+}
+
+/// Deletes outputs of lock files long gone. Best effort: what is left costs only disk.
+fn prune(builds: &Path, current: &Path) {
+    let Ok(entries) = fs::read_dir(builds) else { return };
+    let mut others: Vec<(SystemTime, PathBuf)> = entries
+        .flatten()
+        .filter(|entry| entry.path() != current)
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    others.sort();
+    others.reverse();
+    for (_, path) in others.into_iter().skip(KEPT) {
+        if let Err(error) = fs::remove_dir_all(&path) {
+            eprintln!("old build outputs in {} stay: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `cargo xtask test`: everything that CI runs, in one command with one closing line.
+//!
+//! Cheap checks come first; all stages run even when one fails, so that one run shows all that is wrong.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    cargo::Cargo,
+    documents, generate,
+    harness::{Shown, Tally},
+    licences,
+    stages::{Outcome, Stages},
+    tools, unused,
+};
+
+/// Time for all randomized suites together, in seconds; each gets an equal slice.
+const TRIALS_SECONDS: u64 = 180;
+/// No suite gets more than this, however few there are.
+const TRIAL_SECONDS_MAX: u64 = 10;
+
+/// What to leave out.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Leave out lints and licences: only what runs the code
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// Runs all stages.
+///
+/// # Errors
+/// When not even the target directory can be chosen.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let cargo = Cargo::find()?;
+    println!("build outputs: {}", cargo.target().display());
+    let mut stages = Stages::default();
+    stages.run("format", || succeeds(&mut cargo.command(&["fmt", "--all", "--check"])));
+    stages.run("unused dependencies", || unused::check(&cargo));
+    stages.run("documents", || documents::check(&depin_tests::workspace()));
+    stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
+    let built =
+        stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
+    if built {
+        stages.run("generated files", || generate::check(&cargo));
+        stages.run("tests", || tests(&cargo));
+        stages.run("checks in Python", python);
+    }
+    if !options.quick {
+        let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        stages.run("lints", || succeeds(&mut cargo.command(&lints)));
+        stages.run("licences and sources", || licences::check(&cargo));
+    }
+    Ok(if stages.close() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn succeeds(command: &mut Command) -> Result<Outcome> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    Ok(Outcome::one(status.success()))
+}
+
+/// All tests of the workspace, doc tests too.
+fn tests(cargo: &Cargo) -> Result<Outcome> {
+    let slice = trial_seconds(&depin_tests::workspace())?;
+    println!("randomized suites: {slice} s each (DEPIN_TRIAL_SECONDS); `cargo xtask soak` runs the full counts");
+    let mut command =
+        cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never", "--", "--show-output"]);
+    if std::env::var_os("DEPIN_TRIAL_SECONDS").is_none() {
+        command.env("DEPIN_TRIAL_SECONDS", slice.to_string());
+    }
+    let (tally, success) = follow(&mut command)?;
+    for trial in &tally.trials {
+        println!("trial {trial}");
+    }
+    // A suite that was killed reports no failed test; cargo's own status does.
+    let failed = if success { tally.failed } else { tally.failed.max(1) };
+    Ok(Outcome { passed: tally.passed, failed, skipped: tally.skipped })
+}
+
+/// Runs the harness and shows each suite as it ends, a failed one in full.
+pub(crate) fn follow(command: &mut Command) -> Result<(Tally, bool)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let (sender, lines) = mpsc::channel();
+    let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] =
+        [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
+    let readers: Vec<_> = outputs.into_iter().flatten().map(|pipe| reader(pipe, sender.clone())).collect();
+    drop(sender);
+    let mut tally = Tally::default();
+    for line in lines {
+        match tally.line(&line) {
+            Shown::Nothing => {}
+            Shown::Suite(summary) => println!("{summary}"),
+            Shown::Failure(block) => {
+                println!("FAILED  {}", tally.suite());
+                block.iter().for_each(|line| println!("    {line}"));
+            }
+        }
+    }
+    for reader in readers {
+        if reader.join().is_err() {
+            anyhow::bail!("the reader of cargo's output failed");
+        }
+    }
+    let success = child.wait()?.success();
+    if !success {
+        let rest = tally.unfinished();
+        if !rest.is_empty() {
+            println!("ENDED WITHOUT RESULT  {}", tally.suite());
+            rest.iter().for_each(|line| println!("    {line}"));
+        }
+    }
+    Ok((tally, success))
+}
+
+fn reader(pipe: Box<dyn std::io::Read + Send>, lines: mpsc::Sender<String>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// An equal share of [`TRIALS_SECONDS`] for each use of the trials' runner in the tree.
+fn trial_seconds(workspace: &Path) -> Result<u64> {
+    let mut suites = 0;
+    let mut folders = vec![workspace.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if path.is_dir() && !hidden && !path.ends_with("target") && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                suites += fs::read_to_string(&path)?.matches("trials::run(").count() as u64;
+            }
+        }
+    }
+    Ok((TRIALS_SECONDS / suites.max(1)).clamp(1, TRIAL_SECONDS_MAX))
+}
+
+/// Checks that another language makes of our formats: each `check_*.py` in the tree, run from its folder.
+fn python() -> Result<Outcome> {
+    let scripts = python_checks(&depin_tests::workspace())?;
+    if scripts.is_empty() {
+        return Ok(Outcome::default());
+    }
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Ok(Outcome::skipped("python3 is missing: install it to check the formats by a second implementation"));
+    }
+    let mut outcome = Outcome::default();
+    for script in scripts {
+        let output = Command::new("python3").arg(&script).current_dir(script.parent().unwrap_or(&script)).output()?;
+        outcome.passed += u64::from(output.status.success());
+        outcome.failed += u64::from(!output.status.success());
+        println!("{} {}", if output.status.success() { "ok" } else { "FAILED" }, script.display());
+        if !output.status.success() {
+            print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    Ok(outcome)
+}
+
+fn python_checks(workspace: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.py"])
+        .current_dir(workspace)
+        .output()
+        .context("cannot run git")?;
+    for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
+        let path = workspace.join(name);
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("check_")) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
