@@ -1,0 +1,48 @@
+//! EdgeAgent → registry entry. Pure.
+
+use depin_crds::EdgeAgent;
+use depin_domain::{
+    ids::{AgentId, PublicKey},
+    registry::{AgentEntry, Registry},
+};
+use kube::ResourceExt;
+
+use crate::{invalid::{Invalid, NotReady}, quantities::public_key};
+
+/// The registry's entry for `agent`.
+///
+/// The key is the spec's; without one it is the key with which the agent enrolled, which the registry remembers even if the
+/// cluster was lost, and the status tells.
+pub fn entry(agent: &EdgeAgent, registry: &Registry) -> Result<AgentEntry, NotReady> {
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let id = AgentId::of(&namespace, &name);
+    let mut fleets = agent.spec.fleets.clone();
+    fleets.sort_unstable();
+    fleets.dedup();
+    Ok(AgentEntry { id, key: key(agent, registry.agent(&id).map(|known| &known.key))?, namespace, name, fleets })
+}
+
+fn key(agent: &EdgeAgent, registered: Option<&PublicKey>) -> Result<PublicKey, NotReady> {
+    if let Some(key) = &agent.spec.public_key {
+        return Ok(public_key("spec.publicKey", key)?);
+    }
+    if let Some(key) = registered {
+        return Ok(key.clone());
+    }
+    match agent.status.as_ref().and_then(|status| status.public_key.as_ref()) {
+        Some(key) => Ok(public_key("status.publicKey", key)?),
+        None => Err(NotReady::Waiting {
+            field: "spec.publicKey".to_owned(),
+            target: "the agent's enrollment: no key is known; give it a token for this name (kubectl depin token create)".to_owned(),
+        }),
+    }
+}
+
+/// Whether `text` may name an agent: a label of RFC 1123.
+pub fn agent_name(text: &str) -> Result<(), Invalid> {
+    if depin_identity::peer::is_label(text) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(Invalid::new("name", format!("{shown:?} is not a name"), "use 1 to 63 lower-case letters, digits and dashes"))
+}

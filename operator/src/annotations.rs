@@ -1,0 +1,15 @@
+//! Annotations and labels that the operator reads or writes.
+
+/// On an EdgeDevice: RFC 3339 time of its first sighting, from which on it counts. `kubectl depin approve` copies it from the
+/// enrollment's `spec.request.firstSeen`.
+pub const FIRST_SEEN: &str = "depin.dev/first-seen";
+/// On an EdgeAgent that a join token made: SHA-256 of the token, so that a repeated request is known.
+pub const ENROLLED_BY: &str = "depin.dev/enrolled-by";
+/// On objects that the operator created.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const OPERATOR: &str = "depin-operator";
+/// On Secret depin-gateway-tls: the names that the certificate is for.
+pub const HOSTS: &str = "depin.dev/hosts";
+/// On RewardEpochs: their program, for selection.
+pub const PROGRAM: &str = "depin.dev/program";

@@ -1,0 +1,85 @@
+//! EdgeDevice → registry entry. Pure.
+
+use depin_crds::{EdgeDevice, EdgeFleet, Share};
+use depin_domain::{
+    ids::{AgentId, DeviceId},
+    registry::{DeviceEntry, OwnerShare},
+    time::Timestamp,
+};
+use kube::ResourceExt;
+
+use crate::{
+    annotations::FIRST_SEEN,
+    devices::place,
+    fleets,
+    invalid::{Invalid, NotReady},
+    quantities::{account, public_key, timestamp},
+};
+
+/// The registry's entry for `device` in `fleet`.
+///
+/// Owners and shares are the device's own, else the fleet's. It counts from the first sighting that an annotation tells (which
+/// cannot lie after its creation), else from what its status remembers, else from its creation.
+pub fn entry(device: &EdgeDevice, fleet: Option<&EdgeFleet>) -> Result<DeviceEntry, NotReady> {
+    let (namespace, name) = (device.namespace().unwrap_or_default(), device.name_any());
+    let spec = &device.spec;
+    let fleet = fleet.ok_or_else(|| NotReady::Waiting {
+        field: "spec.fleet".to_owned(),
+        target: format!("EdgeFleet {}", spec.fleet),
+    })?;
+    let location = spec.location.as_ref().map(place::location).transpose()?;
+    if let (Some(geofence), Some(location)) = (&fleet.spec.geofence, &location)
+        && !place::inside(geofence, location)
+    {
+        let reason = format!("outside the geofence of fleet {}", spec.fleet);
+        return Err(Invalid::new("spec.location", reason, "correct the location, or widen the fleet's geofence").into());
+    }
+    let own = shares(spec.owner.as_deref(), spec.shares.as_deref())?;
+    let shares = if own.is_empty() { shares(fleet.spec.owner.as_deref(), fleet.spec.shares.as_deref())? } else { own };
+    Ok(DeviceEntry {
+        id: DeviceId::of(&namespace, &name),
+        fleet: fleets::id(&namespace, &spec.fleet),
+        agent: AgentId::of(&namespace, &spec.agent),
+        serial: spec.serial.clone(),
+        key: spec.public_key.as_ref().map(|key| public_key("spec.publicKey", key)).transpose()?,
+        hardware_key: spec.hardware_key,
+        shares,
+        location,
+        suspended: spec.suspend,
+        since: since(device)?,
+        namespace,
+        name,
+    })
+}
+
+/// From when on a device counts.
+pub fn since(device: &EdgeDevice) -> Result<Timestamp, Invalid> {
+    let created = device.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, timestamp);
+    if let Some(text) = device.annotations().get(FIRST_SEEN) {
+        let seen: jiff::Timestamp = text.parse().map_err(|_| {
+            let field = format!("metadata.annotations[{FIRST_SEEN}]");
+            Invalid::new(field, format!("{:?} is not a time", text.chars().take(40).collect::<String>()), "write it like 2026-01-31T12:00:00Z")
+        })?;
+        return Ok(Timestamp(seen.as_millisecond()).min(created));
+    }
+    let remembered = device.status.as_ref().and_then(|status| status.since.as_ref()).map(timestamp);
+    Ok(remembered.map_or(created, |since| since.min(created)))
+}
+
+fn shares(owner: Option<&str>, shares: Option<&[Share]>) -> Result<Vec<OwnerShare>, Invalid> {
+    let mut list = match (owner, shares) {
+        (Some(owner), None) => vec![OwnerShare { account: account(owner), basis_points: 10_000 }],
+        (None, Some(shares)) => shares
+            .iter()
+            .map(|share| {
+                let basis_points = u32::try_from(share.basis_points)
+                    .map_err(|_| Invalid::new("spec.shares", "negative basisPoints", "use 1 to 10000"))?;
+                Ok(OwnerShare { account: account(&share.account), basis_points })
+            })
+            .collect::<Result<_, Invalid>>()?,
+        (None, None) => Vec::new(),
+        (Some(_), Some(_)) => return Err(Invalid::new("spec.owner", "set beside spec.shares", "set one of them")),
+    };
+    list.sort_by(|a: &OwnerShare, b| a.account.cmp(&b.account));
+    Ok(list)
+}
