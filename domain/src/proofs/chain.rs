@@ -138,7 +138,10 @@ pub fn advance(header: &Header, digest: Digest) -> ChainHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::KeyId, time::{Timestamp, Window}};
+    use crate::{
+        ids::KeyId,
+        time::{Timestamp, Window},
+    };
 
     fn digest(number: u8) -> Digest {
         Digest([number; 32])
@@ -169,7 +172,10 @@ mod tests {
         let none = Digest::default();
         assert_eq!(place(&Known::default(), &header(1, 1, none), &digest(1)), Place::OpensIncarnation { missing: 0 });
         assert_eq!(place(&at(1, 1, 1), &header(1, 2, digest(1)), &digest(2)), Place::Next);
-        assert_eq!(advance(&header(1, 2, digest(1)), digest(2)), ChainHead { incarnation: 1, sequence: 2, digest: digest(2) });
+        assert_eq!(
+            advance(&header(1, 2, digest(1)), digest(2)),
+            ChainHead { incarnation: 1, sequence: 2, digest: digest(2) }
+        );
     }
 
     #[test]
@@ -177,7 +183,10 @@ mod tests {
         let again = header(1, 5, digest(4));
         assert_eq!(place(&at(1, 5, 5), &again, &digest(5)), Place::Repeat);
         assert_eq!(place(&at(1, 5, 5), &again, &digest(9)), Place::Equivocation { judged: digest(5) });
-        assert_eq!(place(&at(1, 5, 5), &header(1, 6, digest(4)), &digest(6)), Place::Equivocation { judged: digest(5) });
+        assert_eq!(
+            place(&at(1, 5, 5), &header(1, 6, digest(4)), &digest(6)),
+            Place::Equivocation { judged: digest(5) }
+        );
         let older = Known { judged: Some(digest(3)), ..at(1, 5, 5) };
         assert_eq!(place(&older, &header(1, 3, digest(2)), &digest(3)), Place::Repeat);
         assert_eq!(place(&older, &header(1, 3, digest(2)), &digest(8)), Place::Equivocation { judged: digest(3) });
@@ -189,7 +198,10 @@ mod tests {
         assert_eq!(place(&at(2, 10, 10), &far, &digest(21)), Place::Gap { due: 11 });
         let declared = Some(Declared { incarnation: 2, next_sequence: 21 });
         assert_eq!(place(&Known { declared, ..at(2, 10, 10) }, &far, &digest(21)), Place::NextAfterGap { missing: 10 });
-        assert_eq!(place(&Known { declared, ..at(1, 10, 10) }, &far, &digest(21)), Place::OpensIncarnation { missing: 20 });
+        assert_eq!(
+            place(&Known { declared, ..at(1, 10, 10) }, &far, &digest(21)),
+            Place::OpensIncarnation { missing: 20 }
+        );
         let other = Some(Declared { incarnation: 1, next_sequence: 21 });
         assert_eq!(place(&Known { declared: other, ..at(2, 10, 10) }, &far, &digest(21)), Place::Gap { due: 11 });
         assert_eq!(place(&Known { declared, ..at(2, 21, 21) }, &header(2, 15, digest(14)), &digest(15)), Place::Passed);

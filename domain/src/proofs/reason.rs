@@ -133,7 +133,9 @@ impl Stage {
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Codec => "In the agent: the message is acknowledged, counted and sampled in the log; nothing of it is spooled.",
+            Self::Codec => {
+                "In the agent: the message is acknowledged, counted and sampled in the log; nothing of it is spooled."
+            }
             Self::Refused => "In the gateway: the proof is refused, counted, and no state was touched.",
             Self::Deferred => "In the gateway: not now; the same proof may be sent again.",
             Self::Judged => "In the gateway: judged and recorded; the section or reading does not count.",

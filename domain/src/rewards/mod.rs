@@ -6,6 +6,7 @@
 //! arguments: no clock, no I/O, no floating point, and the same result for devices in any order.
 
 pub mod amount;
+pub mod assemble;
 pub mod close;
 pub mod emission;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod validate;
 mod weigh;
 
 pub use amount::{Account, Amount};
+pub use assemble::{Assembly, AssemblyError, assemble};
 pub use close::close_epoch;
 pub use error::EpochError;
 pub use input::{DeviceInput, EpochInput, MaturedInput, Place, Share, Total};

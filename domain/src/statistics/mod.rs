@@ -45,7 +45,9 @@ pub struct GrainStatistic {
 
 /// Two statistics are not of the same grain and cadence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot merge the statistic of the grain at {left:?} with that at {right:?}: start or cadence differ; merge equal grains")]
+#[error(
+    "cannot merge the statistic of the grain at {left:?} with that at {right:?}: start or cadence differ; merge equal grains"
+)]
 pub struct MergeError {
     /// Start and cadence of one.
     pub left: (Timestamp, i64),
@@ -169,7 +171,10 @@ impl AssignmentStatistics {
     /// What is known of `metric`.
     #[must_use]
     pub fn metric(&self, metric: &str) -> Option<&MetricStatistics> {
-        self.metrics.binary_search_by(|known| (*known.metric).cmp(metric)).ok().and_then(|place| self.metrics.get(place))
+        self.metrics
+            .binary_search_by(|known| (*known.metric).cmp(metric))
+            .ok()
+            .and_then(|place| self.metrics.get(place))
     }
 }
 

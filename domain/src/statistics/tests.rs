@@ -34,7 +34,8 @@ fn an_increase_never_spans_assignments() {
     statistics.add(COUNTER, reading(10, 100));
     statistics.add(Entry { assignment: 1, ..COUNTER }, reading(20, 900));
     let window = Window { start: Timestamp(0), end: Timestamp(HOUR) };
-    let found: Vec<_> = statistics.within(window).map(|(number, _, grain)| (number, grain.increase, grain.count)).collect();
+    let found: Vec<_> =
+        statistics.within(window).map(|(number, _, grain)| (number, grain.increase, grain.count)).collect();
     assert_eq!(found, [(0, 0, 1), (1, 0, 1)]);
 }
 
