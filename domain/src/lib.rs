@@ -4,6 +4,7 @@
 //! Every function of this crate gives the same result on every machine for the same arguments.
 
 pub mod canonical;
+pub mod cel;
 pub mod ids;
 pub mod model;
 pub mod proofs;

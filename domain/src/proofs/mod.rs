@@ -1,6 +1,9 @@
 //! Proofs as plain data, the closed list of reasons, and how a proof is judged.
 
 pub mod chain;
+pub mod checks;
+mod facts;
+pub mod judge;
 pub mod reason;
 
 use crate::{
@@ -8,6 +11,7 @@ use crate::{
     model::Attestation,
     time::{Timestamp, Window},
 };
+pub use judge::{Accounts, AccountsMut, ApplyError, Context, apply, judge};
 pub use reason::Reason;
 
 /// The signed part of a proof.

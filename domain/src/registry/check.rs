@@ -9,6 +9,7 @@ use super::{AgentEntry, Change, DeviceEntry, FleetEntry, Holder, InvitationEntry
 use crate::{
     ids::{AgentId, Algorithm, DeviceId, Digest, KeyId, PublicKey},
     model::{Metric, Model},
+    proofs::checks,
 };
 
 /// Most cadence slots that a grain may have.
@@ -73,6 +74,9 @@ pub enum ChangeError {
         /// What to do.
         remedy: String,
     },
+    /// A check of the model.
+    #[error(transparent)]
+    Check(checks::CheckError),
     /// It refers to something that the registry does not have.
     #[error("{field}: {target} is not in the registry; apply it first or correct the name")]
     Missing {
@@ -309,6 +313,7 @@ fn check_shape(model: &Model) -> Checked {
         invalid("metrics", "names are not strictly ascending", "sort them and name each once")
     })?;
     model.metrics.iter().try_for_each(check_metric)?;
+    checks::validate(model).map_err(ChangeError::Check)?;
     for (source, index) in model.sources.iter().zip(0..) {
         for (field, place) in source.fields.iter().zip(0..) {
             require(model.metric(&field.metric).is_some(), || {

@@ -68,6 +68,11 @@ impl Fleet {
         known.or_else(|| self.states.iter().find_map(|(_, entry)| entry.as_ref()))
     }
 
+    /// When it changed, ascending.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = Timestamp> {
+        self.states.iter().map(|(from, _)| *from)
+    }
+
     /// Width of its statistics in milliseconds.
     #[must_use]
     pub fn grain_ms(&self) -> Option<i64> {
