@@ -1,0 +1,146 @@
+//! One run: plans, connections, the report.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use crate::{
+    Options,
+    chance::draw,
+    connection::{Clock, Connection, Settings},
+    hardware::Device,
+    plan::{Message, Modelled, Pace},
+    replay,
+    report::Report,
+};
+
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+const HOUR: i64 = 3_600_000;
+
+/// The messages of one connection.
+type Plan = Box<dyn Iterator<Item = Message> + Send>;
+
+/// Publishes until the plan ends or a signal comes, then drains and writes the report.
+///
+/// # Errors
+/// When options do not fit together, or publishes stayed without acknowledgement.
+pub async fn run(options: Options) -> Result<()> {
+    let telemetry = depin_telemetry::init("depin-sim", &options.telemetry)?;
+    let signal = depin_telemetry::shutdown_signal()?;
+    let clock = Clock { anchor: (Instant::now(), Timestamp::now().as_millisecond()) };
+    let report = Arc::new(Mutex::new(Report { seed: options.seed, ..Report::default() }));
+    let (stopper, stop) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    for (number, plan) in plans(&options, clock.anchor.1)?.into_iter().enumerate() {
+        let settings = Settings {
+            address: options.mqtt.clone(),
+            client_id: format!("depin-sim-{:?}-{}-{number}", options.network, options.first).to_lowercase(),
+            // Packet ids are 16 bits; a window near that would look for a free one for long.
+            window: options.window.clamp(1, 32_768),
+            unpaced: options.unpaced,
+            drain: Duration::from_secs(options.drain),
+        };
+        connections.spawn(Connection::new(settings, plan, report.clone(), clock).run(stop.clone()));
+    }
+    tracing::info!(network = ?options.network, connections = connections.len(), mqtt = options.mqtt, "simulating");
+    let outcome = follow(&options, &report, connections, stopper, signal).await;
+    let last = snapshot(&report);
+    if let Some(path) = &options.report {
+        last.write(path)?;
+    }
+    let Report { published, acknowledged, reconnects, .. } = last;
+    tracing::info!(published, acknowledged, reconnects, "simulated");
+    telemetry.shutdown()?;
+    outcome
+}
+
+async fn follow(
+    options: &Options,
+    report: &Mutex<Report>,
+    mut connections: JoinSet<Result<()>>,
+    stopper: watch::Sender<bool>,
+    signal: impl Future<Output = ()>,
+) -> Result<()> {
+    let mut signal = std::pin::pin!(signal);
+    let mut every = tokio::time::interval(REPORT_EVERY);
+    let mut failure = None;
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                None => return failure.map_or(Ok(()), Err),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => failure = Some(error),
+                Some(Err(error)) => failure = Some(error.into()),
+            },
+            () = &mut signal, if !*stopper.borrow() => {
+                stopper.send_replace(true);
+            }
+            _ = every.tick() => if let Some(path) = &options.report {
+                snapshot(report).write(path)?;
+            },
+        }
+    }
+}
+
+fn snapshot(report: &Mutex<Report>) -> Report {
+    report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn plans(options: &Options, now: i64) -> Result<Vec<Plan>> {
+    if !(options.speed.is_finite() && options.speed > 0.0) {
+        bail!("--speed {} must be a positive number", options.speed);
+    }
+    if options.unpaced && options.network.kind().is_some() && options.messages.is_none() {
+        bail!("--unpaced needs --messages: without an end there is no time to begin at");
+    }
+    match options.network.kind() {
+        Some((kind, prefix)) => {
+            let cadence = options.cadence;
+            let span = options.messages.filter(|_| options.unpaced).unwrap_or(0) as i64 * cadence;
+            let world_start = options.world_hour.map_or(now, |hour| now - now.rem_euclid(24 * HOUR) + hour * HOUR);
+            let pace =
+                Pace { start: now - span, cadence, world_start, speed: options.speed, messages: options.messages };
+            let prefix = options.prefix.as_deref().unwrap_or(prefix);
+            let connections = options.connections.clamp(1, options.devices.max(1));
+            Ok((0..connections)
+                .map(|connection| {
+                    let devices = (connection..options.devices)
+                        .step_by(connections as usize)
+                        .map(|index| {
+                            let device = Device::new(kind, prefix, options.first + index, options.seed, world_start);
+                            (device, index as i64 * cadence / options.devices.max(1) as i64)
+                        })
+                        .collect();
+                    Box::new(Modelled::new(devices, pace, options.faults, options.seed)) as Plan
+                })
+                .collect())
+        }
+        None => recorded(options, now),
+    }
+}
+
+/// A device's rows stay on one connection, in their order.
+fn recorded(options: &Options, now: i64) -> Result<Vec<Plan>> {
+    let folder = options.replay.as_deref().context("--network replay needs --replay DIR")?;
+    let mapping = options.mapping.as_deref();
+    let mut messages = replay::read(folder, mapping, now, options.speed)?;
+    if options.unpaced {
+        let last = messages.last().map_or(now, |message| message.due);
+        messages = replay::read(folder, mapping, now - (last - now), options.speed)?;
+    }
+    let connections = options.connections.max(1);
+    let mut shares: Vec<Vec<Message>> = (0..connections).map(|_| Vec::new()).collect();
+    for message in messages {
+        let name = message.serial.bytes().map(u64::from).collect::<Vec<u64>>();
+        let share = usize::try_from(draw(0, &name) % connections)?;
+        if let Some(share) = shares.get_mut(share) {
+            share.push(message);
+        }
+    }
+    Ok(shares.into_iter().filter(|share| !share.is_empty()).map(|share| Box::new(share.into_iter()) as Plan).collect())
+}
