@@ -47,7 +47,10 @@ fn network(checks: usize) -> Result<Registry, Box<dyn Error>> {
     let model = Model {
         name: "meter".into(),
         sources: Vec::new(),
-        metrics: vec![metric("power", MetricKind::Gauge), metric("total", MetricKind::Counter { resets_to_zero: false })],
+        metrics: vec![
+            metric("power", MetricKind::Gauge),
+            metric("total", MetricKind::Counter { resets_to_zero: false }),
+        ],
         cadence_ms: 60_000,
         reorder_horizon_ms: 0,
         checks: expressions.iter().take(checks).enumerate().map(check).collect(),
@@ -59,7 +62,13 @@ fn network(checks: usize) -> Result<Registry, Box<dyn Error>> {
     let mut changes = vec![
         Change::Model(ModelEntry { digest: model.digest()?, model, effective_from: Timestamp(0) }),
         Change::Fleet(FleetEntry { id: "energy/meters".into(), model: "meter".into(), grain_ms: 3_600_000 }),
-        Change::Agent(AgentEntry { id: agent, namespace: "energy".into(), name: "agent".into(), key, fleets: Vec::new() }),
+        Change::Agent(AgentEntry {
+            id: agent,
+            namespace: "energy".into(),
+            name: "agent".into(),
+            key,
+            fleets: Vec::new(),
+        }),
     ];
     changes.extend((0..DEVICES).map(|number| device(number, agent)));
     let mut registry = Registry::default();
@@ -162,7 +171,11 @@ fn measure_interpreter() -> Result<(), Box<dyn Error>> {
     let program = cel::Program::compile(CHECK)?;
     let object = |at: i64, value: i64| {
         let metric = cel::Value::from("power");
-        cel::Value::from(HashMap::from([("metric", metric), ("at", cel::Value::Int(at)), ("value", cel::Value::Int(value))]))
+        cel::Value::from(HashMap::from([
+            ("metric", metric),
+            ("at", cel::Value::Int(at)),
+            ("value", cel::Value::Int(value)),
+        ]))
     };
     let rounds = 100_000;
     let started = Instant::now();

@@ -13,12 +13,12 @@ use super::{
     amount::Amount,
     emission,
     error::EpochError,
-    input::{DeviceInput, EpochInput},
+    input::EpochInput,
     late,
-    limits::{self, Candidate},
     merkle::{self, StandardTree},
     payouts::{Flow, Settled, difference, sum},
     program::Program,
+    resolve::{ResolvedDevice, ResolvedEpoch, resolve},
     result::{
         DeviceCounts, EpochResult, EpochSummary, LateLine, Line, MAX_SUMMARY_PAYOUTS, MaturedSummary, OpenEpoch,
         ProgramState, SplitAmount, ZeroReason,
@@ -30,6 +30,11 @@ use crate::{ids::DeviceId, time::Window};
 
 /// Computes an epoch. Pure and deterministic; the order of devices and of matured epochs does not matter.
 pub fn close_epoch(input: &EpochInput) -> Result<EpochResult, EpochError> {
+    close_resolved(&resolve(input)?)
+}
+
+/// The second half: from features and limit factors to amounts. The same for everybody who has them.
+pub fn close_resolved(input: &ResolvedEpoch) -> Result<EpochResult, EpochError> {
     let number = input.number;
     let program = Program::compile(&input.spec).map_err(|errors| EpochError::Program { number, errors })?;
     let window = input.spec.epoch.window(number).ok_or(EpochError::Window { number })?;
@@ -40,15 +45,14 @@ pub fn close_epoch(input: &EpochInput) -> Result<EpochResult, EpochError> {
     let (matured, late_lines) = settle_matured(&mut flow, input)?;
 
     let split = split(&input.spec, number, &mut flow)?;
-    let devices = by_id(number, &input.devices)?;
-    let mut lines = weigh_all(&program, &devices);
+    let mut lines: Vec<_> = input.devices.iter().map(|device| line(&program, device)).collect();
     let weight_sum = lines.iter().map(|line| u128::from(line.weight)).sum();
     let (bucket, pool) = divide(&input.spec, split.devices, weight_sum, &mut flow)?;
 
-    for (line, device) in lines.iter_mut().zip(&devices) {
+    for (line, device) in lines.iter_mut().zip(&input.devices) {
         line.released = flow.release(device)?;
     }
-    share(&mut flow, pool, weight_sum, &mut lines, &devices)?;
+    share(&mut flow, pool, weight_sum, &mut lines, &input.devices)?;
     flow.expire(input.spec.hold_epochs)?;
     let (settled, carry, unallocated) = flow.settle(&input.state)?;
     let lines = join_late(lines, late_lines);
@@ -82,7 +86,7 @@ struct Buckets {
     weight_sum: u128,
 }
 
-fn check_order(input: &EpochInput, window: Window) -> Result<(), EpochError> {
+fn check_order(input: &ResolvedEpoch, window: Window) -> Result<(), EpochError> {
     let follows = input.state.number.is_none_or(|before| before.checked_add(1) == Some(input.number));
     if !follows {
         return Err(EpochError::Order { number: input.number, after: input.state.number });
@@ -96,7 +100,7 @@ fn check_order(input: &EpochInput, window: Window) -> Result<(), EpochError> {
 
 type LateLines = BTreeMap<DeviceId, Vec<LateLine>>;
 
-fn settle_matured(flow: &mut Flow, input: &EpochInput) -> Result<(Vec<MaturedSummary>, LateLines), EpochError> {
+fn settle_matured(flow: &mut Flow, input: &ResolvedEpoch) -> Result<(Vec<MaturedSummary>, LateLines), EpochError> {
     let mut order: Vec<_> = input.matured.iter().collect();
     order.sort_unstable_by_key(|matured| matured.number);
     let (mut summaries, mut lines) = (Vec::new(), LateLines::new());
@@ -141,48 +145,20 @@ fn split(spec: &super::ProgramSpec, number: u64, flow: &mut Flow) -> Result<Spli
     Ok(result)
 }
 
-fn by_id(number: u64, devices: &[DeviceInput]) -> Result<Vec<&DeviceInput>, EpochError> {
-    let mut devices: Vec<_> = devices.iter().collect();
-    devices.sort_unstable_by_key(|device| device.id);
-    match devices.windows(2).find(|pair| pair[0].id == pair[1].id) {
-        Some(pair) => Err(EpochError::DuplicateDevice { number, device: pair[0].id }),
-        None => Ok(devices),
+/// A device's line with its features and weight.
+fn line(program: &Program, device: &ResolvedDevice) -> Line {
+    let (raw_weight, reasons) = weigh(program, device);
+    let mut line =
+        Line { device: device.id, features: device.features.clone(), raw_weight, reasons, ..Line::default() };
+    if program.spec().suspend {
+        line.raw_weight = 0;
+        line.reasons = vec![ZeroReason::ProgramSuspended.into()];
+    } else if let Some(reason) = device.refused.filter(|_| raw_weight > 0) {
+        line.reasons.push(reason.into());
+    } else if raw_weight > 0 {
+        (line.admitted, line.weight) = (true, raw_weight);
     }
-}
-
-/// A line for each device with its features and weight; limits applied.
-fn weigh_all(program: &Program, devices: &[&DeviceInput]) -> Vec<Line> {
-    let mut lines: Vec<Line> = devices
-        .iter()
-        .map(|device| {
-            let weighed = weigh(program, device);
-            let mut line = Line {
-                device: device.id,
-                features: weighed.features,
-                raw_weight: weighed.raw,
-                reasons: weighed.reasons,
-                ..Line::default()
-            };
-            if program.spec().suspend {
-                line.raw_weight = 0;
-                line.reasons = vec![ZeroReason::ProgramSuspended.into()];
-            }
-            line
-        })
-        .collect();
-    let wanting: Vec<usize> = (0..lines.len()).filter(|index| lines[*index].raw_weight > 0).collect();
-    let refused = {
-        let candidate = |index: &usize| Candidate { device: devices[*index], features: &lines[*index].features };
-        limits::admit(program, &wanting.iter().map(candidate).collect::<Vec<_>>())
-    };
-    for (index, refused) in wanting.into_iter().zip(refused) {
-        let line = &mut lines[index];
-        match refused {
-            Some(reason) => line.reasons.push(reason.into()),
-            None => (line.admitted, line.weight) = (true, line.raw_weight),
-        }
-    }
-    lines
+    line
 }
 
 /// `bucket = floor((m + c) × b / 10^4)`, `pool = m + c − bucket`; without any weight the pool joins the bucket. A suspended
@@ -209,7 +185,7 @@ fn share(
     pool: Amount,
     weight_sum: u128,
     lines: &mut [Line],
-    devices: &[&DeviceInput],
+    devices: &[ResolvedDevice],
 ) -> Result<(), EpochError> {
     let mut left = pool;
     for (line, device) in lines.iter_mut().zip(devices).filter(|(line, _)| line.weight > 0) {
@@ -243,7 +219,7 @@ fn join_late(mut lines: Vec<Line>, late: LateLines) -> Vec<Line> {
 }
 
 fn next_state(
-    input: &EpochInput,
+    input: &ResolvedEpoch,
     window: Window,
     buckets: Buckets,
     carry: Amount,
@@ -273,7 +249,7 @@ fn next_state(
 }
 
 fn finish(
-    input: &EpochInput,
+    input: &ResolvedEpoch,
     totals: Totals,
     settled: Settled,
     lines: Vec<Line>,

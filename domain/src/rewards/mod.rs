@@ -20,6 +20,8 @@ mod limits;
 pub mod merkle;
 mod payouts;
 pub mod program;
+pub mod public;
+pub mod resolve;
 pub mod result;
 pub mod spec;
 pub mod validate;
@@ -27,7 +29,7 @@ mod weigh;
 
 pub use amount::{Account, Amount};
 pub use assemble::{Assembly, AssemblyError, assemble};
-pub use close::close_epoch;
+pub use close::{close_epoch, close_resolved};
 pub use error::EpochError;
 pub use input::{DeviceInput, EpochInput, MaturedInput, Place, Share, Total};
 pub use program::Program;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use super::{
     amount::{Account, Amount, BASIS_POINTS},
     error::EpochError,
-    input::{DeviceInput, Share},
+    input::Share,
+    resolve::ResolvedDevice,
     result::{AccountState, Held, OwnerAmount, Payout, ProgramState, Released},
 };
 use crate::ids::DeviceId;
@@ -48,7 +49,7 @@ pub(super) fn difference(what: &'static str, a: Amount, b: Amount) -> Result<Amo
 }
 
 /// The owners, if they are valid: at least one, together at most the whole.
-pub(super) fn owners(device: &DeviceInput) -> &[Share] {
+pub(super) fn owners(device: &ResolvedDevice) -> &[Share] {
     let whole: u64 = device.shares.iter().map(|share| u64::from(share.basis_points)).sum();
     if whole <= u64::from(BASIS_POINTS) { &device.shares } else { &[] }
 }
@@ -73,7 +74,7 @@ impl Flow {
     }
 
     /// Pays a device's amount to its owners, or sets it aside.
-    pub(super) fn pay_device(&mut self, device: &DeviceInput, amount: Amount) -> Result<Paid, EpochError> {
+    pub(super) fn pay_device(&mut self, device: &ResolvedDevice, amount: Amount) -> Result<Paid, EpochError> {
         if amount.is_zero() {
             return Ok(Paid::default());
         }
@@ -101,7 +102,7 @@ impl Flow {
     }
 
     /// Takes back what a device was paid too much in `epoch`: from what is still held of it, else as a debt of its owners.
-    pub(super) fn correct(&mut self, device: &DeviceInput, epoch: u64, amount: Amount) -> Result<(), EpochError> {
+    pub(super) fn correct(&mut self, device: &ResolvedDevice, epoch: u64, amount: Amount) -> Result<(), EpochError> {
         let shares = owners(device);
         if shares.is_empty() {
             if let Some(held) = self.held.get_mut(&(device.id, epoch)) {
@@ -119,7 +120,7 @@ impl Flow {
     }
 
     /// Pays everything that waits for `device` to its owners, if it has any now.
-    pub(super) fn release(&mut self, device: &DeviceInput) -> Result<Option<Released>, EpochError> {
+    pub(super) fn release(&mut self, device: &ResolvedDevice) -> Result<Option<Released>, EpochError> {
         let shares = owners(device);
         if shares.is_empty() || self.held.is_empty() {
             return Ok(None);

@@ -1,40 +1,30 @@
-//! One device's features, gates and weight, before places are scarce.
+//! One device's gates and weight, before places are scarce.
 
 use super::{
-    features,
-    input::DeviceInput,
     program::Program,
+    resolve::ResolvedDevice,
     result::{Zero, ZeroReason},
 };
 
 /// Largest weight: 10^6 units in micro-units, so that a sum over 10^18 devices fits 128 bits.
 pub(super) const MAX_WEIGHT: i64 = 1_000_000_000_000;
 
-/// What a device's own readings give it.
-pub(super) struct Weighed {
-    pub(super) features: Vec<Option<i64>>,
-    /// 0 if and only if there is a reason.
-    pub(super) raw: u64,
-    pub(super) reasons: Vec<Zero>,
-}
-
-/// Weighs a device. Without a reading the expression is not even asked, so a constant cannot pay what is switched off.
-pub(super) fn weigh(program: &Program, device: &DeviceInput) -> Weighed {
-    let values = features::features(program, device);
-    if !features::has_data(program, device) {
+/// Weighs a device: its weight before limits, which is 0 if and only if there is a reason. Without a reading the expression is not
+/// even asked, so a constant cannot pay what is switched off.
+pub(super) fn weigh(program: &Program, device: &ResolvedDevice) -> (u64, Vec<Zero>) {
+    if !device.has_data {
         let reason = if device.suspended { ZeroReason::Suspended } else { ZeroReason::NoData };
-        return Weighed { features: values, raw: 0, reasons: vec![reason.into()] };
+        return (0, vec![reason.into()]);
     }
-    let shut = shut_gates(program, &values);
+    let shut = shut_gates(program, &device.features);
     if !shut.is_empty() {
-        return Weighed { features: values, raw: 0, reasons: shut };
+        return (0, shut);
     }
-    let (raw, reasons) = match program.weight().evaluate(&values) {
+    match program.weight().evaluate(&device.features) {
         Ok(0) => (0, vec![ZeroReason::ZeroWeight.into()]),
         Ok(weight @ 1..=MAX_WEIGHT) => (weight.unsigned_abs(), Vec::new()),
         Ok(_) | Err(_) => (0, vec![ZeroReason::WeightError.into()]),
-    };
-    Weighed { features: values, raw, reasons }
+    }
 }
 
 fn shut_gates(program: &Program, values: &[Option<i64>]) -> Vec<Zero> {

@@ -1,6 +1,9 @@
 //! Epochs small enough to compute by hand.
 
-use super::{super::result::Payout, *};
+use super::{
+    super::{input::DeviceInput, result::Payout},
+    *,
+};
 use crate::rewards::{
     fixtures::{account, device, epoch, producer, spec, total},
     input::{MaturedInput, Share},
