@@ -1,0 +1,199 @@
+//! The agent as a whole: its tasks, and how they start and end.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, RwLock},
+    time::Duration,
+};
+
+use depin_log::{DiskStorage, Storage};
+use depin_telemetry::Health;
+use prometheus_client::registry::Registry;
+use tokio::{sync::watch, task::JoinHandle, time};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    committer,
+    configuration::{Configuration, ConfigurationError},
+    intake::Intake,
+    listener::Listener,
+    metrics::Metrics,
+    sealer::{Store, StoreError},
+    settings::AgentOptions,
+    source,
+    uplink::{self, CredentialError, Credentials},
+};
+
+/// The agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error("state directory {path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Spool or journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Key or certificate.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// The listener's address.
+    #[error("listener.address {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its health checks.
+    pub health: Health,
+    /// Its metrics, for the admin server.
+    pub registry: Arc<Registry>,
+    /// The same, for reading them.
+    pub metrics: Metrics,
+    /// Where the own listener listens.
+    pub listener: Option<SocketAddr>,
+    intake: Arc<Intake>,
+    stop_sources: watch::Sender<bool>,
+    stop_committer: watch::Sender<bool>,
+    stop_uplink: watch::Sender<bool>,
+    sources: Vec<JoinHandle<()>>,
+    committer: JoinHandle<()>,
+    uplink: JoinHandle<()>,
+}
+
+impl Agent {
+    /// Starts all tasks on the present runtime.
+    pub async fn start(options: AgentOptions) -> Result<Self, StartError> {
+        Self::start_with_clock(options, SystemClock::new()).await
+    }
+
+    /// The same with another clock, for tests.
+    pub async fn start_with_clock(options: AgentOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let health = Health::new();
+        let (metrics, registry) = Metrics::registered();
+        let state = directory(&options.state_dir)?;
+        let credentials = Arc::new(Credentials::open(&options.state_dir)?);
+        let (spool, journal) =
+            (inner(&*state, &options.state_dir, "spool")?, inner(&*state, &options.state_dir, "journal")?);
+        let (store, found) = Store::open(spool, journal, options.store)?;
+        for damage in &found.damaged {
+            tracing::error!(%damage, "damage on the disk; what is readable goes on");
+        }
+        tracing::info!(
+            waiting = store.waiting(),
+            unanswered = store.state().unanswered(),
+            incarnation = store.state().incarnation,
+            "spool and journal are open"
+        );
+        let configuration = match Configuration::load(&*state) {
+            Ok(configuration) => configuration.unwrap_or_default(),
+            Err(
+                error @ (ConfigurationError::Unreadable(_)
+                | ConfigurationError::Disk(_)
+                | ConfigurationError::Malformed { .. }),
+            ) => {
+                tracing::error!(%error, "the kept configuration is not used");
+                Configuration::default()
+            }
+        };
+        let intake = Intake::new(options.limits, options.quota, Arc::clone(&clock), metrics.clone(), &found);
+        let store = Arc::new(Mutex::new(store));
+        let filters = Arc::new(watch::Sender::new(Vec::new()));
+        let context = uplink::Context {
+            options: Arc::new(options.uplink),
+            credentials,
+            store: Arc::clone(&store),
+            state,
+            intake: Arc::clone(&intake),
+            clock,
+            metrics: metrics.clone(),
+            configuration: Arc::new(RwLock::new(configuration.clone())),
+            filters: Arc::clone(&filters),
+            connected: health.readiness("gateway"),
+            configured: health.readiness("configuration"),
+        };
+        context.put_into_use(&configuration);
+
+        let (stop_sources, stopping) = watch::channel(false);
+        let (stop_committer, committer_stops) = watch::channel(false);
+        let (stop_uplink, uplink_stops) = watch::channel(false);
+        let mut sources = Vec::new();
+        let mut listening = None;
+        if let Some((address, settings)) = options.listener {
+            let at = |source| StartError::Listen { address, source };
+            let listener = Listener::bind(address, settings).await.map_err(at)?;
+            let bound = listener.address().map_err(at)?;
+            tracing::info!(address = %bound, "MQTT listener listens");
+            listening = Some(bound);
+            sources.push(tokio::spawn(listener.run(Arc::clone(&intake), metrics.clone(), stopping.clone())));
+        }
+        if let Some(broker) = options.broker {
+            let check = health.readiness("broker");
+            let running =
+                source::run(broker, Arc::clone(&intake), metrics.clone(), filters.subscribe(), check, stopping);
+            sources.push(tokio::spawn(running));
+        }
+        let spool_check = health.readiness("spool");
+        let committer =
+            tokio::spawn(committer::run(Arc::clone(&intake), store, metrics.clone(), spool_check, committer_stops));
+        let uplink = tokio::spawn(uplink::run(context, uplink_stops));
+        let registry = Arc::new(registry);
+        Ok(Self {
+            health,
+            registry,
+            metrics,
+            listener: listening,
+            intake,
+            stop_sources,
+            stop_committer,
+            stop_uplink,
+            sources,
+            committer,
+            uplink,
+        })
+    }
+
+    /// Drains and ends: nothing more is taken, what was taken is made durable and acknowledged, answers under way are awaited shortly.
+    pub async fn stop(self) {
+        self.intake.close();
+        self.stop_sources.send_replace(true);
+        for source in self.sources {
+            ended("source", time::timeout(Duration::from_secs(5), source).await);
+        }
+        self.stop_committer.send_replace(true);
+        ended("committer", time::timeout(Duration::from_secs(5), self.committer).await);
+        self.stop_uplink.send_replace(true);
+        ended("uplink", time::timeout(Duration::from_secs(5), self.uplink).await);
+        if !self.intake.drained() {
+            tracing::warn!("some messages were not made durable; they were not acknowledged and will be sent again");
+        }
+    }
+}
+
+fn ended(task: &str, outcome: Result<Result<(), tokio::task::JoinError>, time::error::Elapsed>) {
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(task, %error, "a task ended unexpectedly"),
+        Err(_) => tracing::warn!(task, "a task did not end in time"),
+    }
+}
+
+fn directory(path: &Path) -> Result<Arc<dyn Storage>, StartError> {
+    let opened = std::fs::create_dir_all(path).and_then(|()| DiskStorage::open(path));
+    Ok(Arc::new(opened.map_err(|source| StartError::Directory { path: path.to_owned(), source })?))
+}
+
+fn inner(state: &dyn Storage, path: &Path, name: &str) -> Result<Arc<dyn Storage>, StartError> {
+    state.directory(name).map_err(|source| StartError::Directory { path: path.join(name), source })
+}

@@ -1,0 +1,470 @@
+//! The intake: from a message to the promise that it is durable.
+//!
+//! Messages of all sources are decoded into one batch; the committer makes a batch durable in one write while the next one fills.
+//! Whoever offered a message gets a ticket and acknowledges it once the ticket is durable. Backpressure is a refused offer: the
+//! source stops reading until there is room.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use depin_domain::{ids::Digest, model::Model, proofs::Reason, time::Timestamp};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    clock::Clock,
+    codec::{Decoded, Decoder, Limits, ModelProblem},
+    metrics::{Metrics, ReasonLabel, ResultLabel},
+    sealer::{Found, View},
+    spool::{BatchBuilder, Delivery},
+};
+
+/// A batch larger than this takes nothing more until it is written.
+const MAX_BATCH: usize = 1 << 20;
+/// Remembered deliveries, over all sessions.
+const MAX_DELIVERIES: usize = 65_536;
+/// Every so many rejections one is logged.
+const SAMPLE_EVERY: u64 = 1_000;
+
+/// How many unapproved devices and readings of each are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// Readings of one unapproved device that may wait.
+    pub readings: u64,
+    /// Unapproved devices.
+    pub devices: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { readings: 1_000, devices: 10_000 }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Acknowledge it once this ticket is durable.
+    Ticket(u64),
+    /// Acknowledge it now: nothing of it is to be kept.
+    Nothing,
+    /// No room: offer it again after [`Intake::room`].
+    Full,
+}
+
+/// Where a message came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// MQTT topic.
+    pub topic: &'a str,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// Session and packet identifier of a QoS 1 message.
+    pub packet: Option<(u64, u16)>,
+    /// The sender says that it may have been delivered before.
+    pub duplicate: bool,
+}
+
+/// A device that spoke but is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighted {
+    /// Name of the model by which it was read.
+    pub model: String,
+    /// What it calls itself.
+    pub serial: String,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+    /// Where.
+    pub topic: String,
+}
+
+#[derive(Debug, Default)]
+struct Speaker {
+    /// Newest time that a reading without a time of its own got.
+    last: Timestamp,
+    /// Readings that wait, while it is not approved.
+    waiting: u64,
+    approved: bool,
+    reported: bool,
+    /// Spoke since the last status report.
+    active: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    decoder: Decoder,
+    decoded: Decoded,
+    batch: BatchBuilder,
+    /// Number of the batch that fills.
+    filling: u64,
+    /// The store takes no more.
+    full: bool,
+    /// Nothing is taken any more: the process ends.
+    closed: bool,
+    ready: bool,
+    speakers: HashMap<String, Speaker>,
+    unapproved: usize,
+    sightings: Vec<Sighted>,
+    deliveries: HashMap<(u64, u16), u64>,
+    rejected: u64,
+    rejections: HashMap<Reason, u64>,
+}
+
+/// Takes messages from any number of sources.
+#[derive(Debug)]
+pub struct Intake {
+    inner: Mutex<Inner>,
+    hasher: RandomHasher,
+    quota: Quota,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    durable: watch::Sender<u64>,
+    offered: Notify,
+    room: Notify,
+    limits: Limits,
+}
+
+/// Hashes of payloads are compared across restarts, so the key is fixed; topics and payloads of one session are no secret to it.
+type RandomHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+/// A batch to be made durable.
+#[derive(Debug)]
+pub struct Filled {
+    /// Its number: tickets up to it are durable when it is.
+    pub number: u64,
+    /// The spool record.
+    pub record: Vec<u8>,
+    /// Readings in it.
+    pub readings: u64,
+    /// When it began.
+    pub at: Timestamp,
+}
+
+impl Intake {
+    /// Without models nothing is taken: see [`Intake::configure`].
+    #[must_use]
+    pub fn new(limits: Limits, quota: Quota, clock: Arc<dyn Clock>, metrics: Metrics, found: &Found) -> Arc<Self> {
+        let speakers: HashMap<_, _> = found
+            .serials
+            .iter()
+            .map(|(serial, (last, waiting))| {
+                (serial.clone(), Speaker { last: *last, waiting: *waiting, ..Speaker::default() })
+            })
+            .collect();
+        let inner = Inner {
+            decoder: Decoder::new(&[], limits).0,
+            decoded: Decoded::default(),
+            batch: BatchBuilder::default(),
+            filling: 1,
+            full: false,
+            closed: false,
+            ready: false,
+            unapproved: speakers.len(),
+            speakers,
+            sightings: Vec::new(),
+            deliveries: found
+                .deliveries
+                .iter()
+                .map(|delivery| ((delivery.session, delivery.packet), delivery.hash))
+                .collect(),
+            rejected: 0,
+            rejections: HashMap::new(),
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            hasher: RandomHasher::default(),
+            quota,
+            clock,
+            metrics,
+            durable: watch::Sender::new(0),
+            offered: Notify::new(),
+            room: Notify::new(),
+            limits,
+        })
+    }
+
+    /// A panic elsewhere leaves whole messages in the batch or none of them, so a poisoned lock is still good to use.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses these models and devices from now on. Answers what of the models cannot be used, and the topic filters.
+    pub fn configure(&self, models: &[(Digest, Model)], view: &View) -> (Vec<ModelProblem>, Vec<String>) {
+        let (decoder, problems) = Decoder::new(models, self.limits);
+        let filters = decoder.filters();
+        let mut inner = self.lock();
+        inner.decoder = decoder;
+        inner.ready = !models.is_empty();
+        for (serial, speaker) in &mut inner.speakers {
+            speaker.approved = view.devices.contains_key(serial);
+            if speaker.approved {
+                speaker.waiting = 0;
+            } else {
+                speaker.reported = false;
+            }
+        }
+        for serial in view.devices.keys() {
+            inner.speakers.entry(serial.clone()).or_default().approved = true;
+        }
+        inner.unapproved = inner.speakers.values().filter(|speaker| !speaker.approved).count();
+        drop(inner);
+        self.room.notify_waiters();
+        (problems, filters)
+    }
+
+    /// Takes a message, if there is room.
+    pub fn offer(&self, message: &Envelope<'_>) -> Offer {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.full || inner.closed || !inner.ready || inner.batch.bytes() >= MAX_BATCH {
+            return Offer::Full;
+        }
+        let hash = message.packet.map(|key| (key, self.hasher.hash_one((message.topic, message.payload))));
+        if let Some((key, hash)) = hash
+            && message.duplicate
+            && inner.deliveries.get(&key) == Some(&hash)
+        {
+            count(&self.metrics, "duplicate");
+            return Offer::Ticket(if inner.batch.is_empty() { inner.filling - 1 } else { inner.filling });
+        }
+        let was_empty = inner.batch.is_empty();
+        let clock = &self.clock;
+        let stamp = inner.batch.stamp(|| clock.now());
+        inner.decoded.clear();
+        inner.decoder.decode(message.topic, message.payload, stamp.wall, &mut inner.decoded);
+        let kept = self.keep(inner, message, stamp.wall);
+        let rejected = !inner.decoded.rejections.is_empty();
+        if rejected {
+            self.count_rejections(inner, message);
+        }
+        count(
+            &self.metrics,
+            match (kept.any, rejected) {
+                (true, false) => "accepted",
+                (true, true) => "partial",
+                (false, _) => "rejected",
+            },
+        );
+        if let Some(((session, packet), hash)) = hash
+            && kept.undated
+        {
+            if inner.deliveries.len() >= MAX_DELIVERIES {
+                inner.deliveries.clear();
+            }
+            inner.deliveries.insert((session, packet), hash);
+            inner.batch.remember(Delivery { session, packet, hash });
+        }
+        if !kept.any {
+            return Offer::Nothing;
+        }
+        let (ticket, fills) = (inner.filling, inner.batch.bytes() >= MAX_BATCH / 2);
+        drop(guard);
+        if was_empty || fills {
+            self.offered.notify_one();
+        }
+        Offer::Ticket(ticket)
+    }
+
+    /// Puts the decoded groups into the batch, dated and within the quota.
+    fn keep(&self, inner: &mut Inner, message: &Envelope<'_>, received: Timestamp) -> Kept {
+        let mut kept = Kept::default();
+        let Inner { decoder, decoded, batch, speakers, unapproved, sightings, .. } = inner;
+        let groups = std::mem::take(&mut decoded.groups);
+        for group in &groups {
+            let serial = decoded.serial(group);
+            if !speakers.contains_key(serial) {
+                if *unapproved >= self.quota.devices {
+                    decoded.rejections.push(quota_exceeded(group.model));
+                    continue;
+                }
+                *unapproved += 1;
+                speakers.insert(serial.to_owned(), Speaker::default());
+            }
+            let Some(speaker) = speakers.get_mut(serial) else { continue };
+            let Some(model) = decoder.models().nth(group.model) else { continue };
+            let count = group.readings.len() as u64;
+            if !speaker.approved {
+                if !speaker.reported && sightings.len() < self.quota.devices {
+                    speaker.reported = true;
+                    let (model, serial, topic) =
+                        (model.name.to_owned(), serial.to_owned(), message.topic.chars().take(256).collect());
+                    sightings.push(Sighted { model, serial, first_seen: received, topic });
+                }
+                if speaker.waiting + count > self.quota.readings {
+                    decoded.rejections.push(quota_exceeded(group.model));
+                    continue;
+                }
+                speaker.waiting += count;
+            }
+            speaker.active = true;
+            if !group.device_time {
+                // Two messages of one device in the same millisecond are two moments.
+                let at = received.max(speaker.last.plus(1));
+                speaker.last = at;
+                let shift = at.since(received);
+                if shift > 0
+                    && let Some(readings) = decoded.readings.get_mut(group.readings.clone())
+                {
+                    readings.iter_mut().for_each(|reading| reading.at = reading.at.plus(shift));
+                }
+                kept.undated = true;
+            }
+            batch.push(
+                &model.digest,
+                model.metrics,
+                group.device_time,
+                decoded.serial(group),
+                decoded.readings_of(group),
+            );
+            kept.any = true;
+            self.metrics.readings.inc_by(count);
+        }
+        decoded.groups = groups;
+        kept
+    }
+
+    fn count_rejections(&self, inner: &mut Inner, message: &Envelope<'_>) {
+        for rejection in &inner.decoded.rejections {
+            let reason = rejection.reason;
+            self.metrics.rejected.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
+            *inner.rejections.entry(reason).or_default() += 1;
+            if inner.rejected.is_multiple_of(SAMPLE_EVERY) {
+                let model =
+                    rejection.model.and_then(|model| inner.decoder.models().nth(model)).map_or("", |model| model.name);
+                tracing::warn!(
+                    topic = message.topic, bytes = message.payload.len(), model, reason = reason.name(), place = ?rejection.place,
+                    remedy = reason.remedy(), "a message or a part of it is rejected (one in {SAMPLE_EVERY} is logged)"
+                );
+            }
+            inner.rejected += 1;
+        }
+    }
+
+    /// Waits until an offer may succeed again. Call it before the offer that is refused would be repeated.
+    pub async fn room(&self) {
+        let waiting = self.room.notified();
+        tokio::pin!(waiting);
+        waiting.as_mut().enable();
+        {
+            let inner = self.lock();
+            if !inner.full && inner.ready && !inner.closed && inner.batch.bytes() < MAX_BATCH {
+                return;
+            }
+        }
+        waiting.await;
+    }
+
+    /// Tells which ticket is durable, as it grows.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
+    }
+
+    /// For the committer: waits for the first message of a batch.
+    pub async fn offered(&self) {
+        self.offered.notified().await;
+    }
+
+    /// For the committer: the batch that fills, and its bytes so far.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.lock().batch.bytes()
+    }
+
+    /// For the committer: takes what there is and begins the next batch.
+    pub fn take(&self) -> Option<Filled> {
+        let mut inner = self.lock();
+        if inner.batch.is_empty() {
+            return None;
+        }
+        let clock = &self.clock;
+        let at = inner.batch.stamp(|| clock.now()).wall;
+        let readings = inner.batch.readings();
+        let filled = Filled { number: inner.filling, record: inner.batch.finish(), readings, at };
+        inner.filling += 1;
+        drop(inner);
+        self.room.notify_waiters();
+        Some(filled)
+    }
+
+    /// For the committer: everything up to this batch is durable.
+    pub fn committed(&self, number: u64) {
+        self.durable.send_replace(number);
+        self.metrics.commits.inc();
+    }
+
+    /// For the committer: the store takes no more, or does again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+        if !full {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Takes nothing more.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.offered.notify_one();
+    }
+
+    /// Whether everything offered is durable.
+    #[must_use]
+    pub fn drained(&self) -> bool {
+        let inner = self.lock();
+        inner.batch.is_empty() && *self.durable.borrow() + 1 >= inner.filling
+    }
+
+    /// Unknown devices since the last call.
+    #[must_use]
+    pub fn take_sightings(&self) -> Vec<Sighted> {
+        std::mem::take(&mut self.lock().sightings)
+    }
+
+    /// Serials that spoke since the last call.
+    #[must_use]
+    pub fn take_active(&self) -> Vec<String> {
+        let mut inner = self.lock();
+        let speakers = inner.speakers.iter_mut().filter(|(_, speaker)| speaker.active);
+        speakers
+            .map(|(serial, speaker)| {
+                speaker.active = false;
+                serial.clone()
+            })
+            .collect()
+    }
+
+    /// What was rejected since the start, by reason.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<(Reason, u64)> {
+        self.lock().rejections.iter().map(|(reason, count)| (*reason, *count)).collect()
+    }
+
+    /// A name for an MQTT session, the same after a restart.
+    #[must_use]
+    pub fn session(&self, client: &str) -> u64 {
+        self.hasher.hash_one(client)
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    any: bool,
+    /// Something got the time of receipt.
+    undated: bool,
+}
+
+fn quota_exceeded(model: usize) -> crate::codec::Rejection {
+    crate::codec::Rejection { reason: Reason::QuotaExceeded, model: Some(model), place: crate::codec::Place::Device }
+}
+
+fn count(metrics: &Metrics, result: &'static str) {
+    metrics.messages.get_or_create(&ResultLabel { result }).inc();
+}
+
+/// Jitter between 0 and `limit`, for reconnects.
+#[must_use]
+pub fn jitter(limit: u64) -> u64 {
+    RandomState::new().hash_one(0_u8) % limit.max(1)
+}

@@ -1,0 +1,295 @@
+//! One connection of the listener: bytes in, acknowledgements out.
+//!
+//! Bytes are read only while there is room: a full window of unacknowledged messages or a full spool stops reading, and the
+//! hardware waits. An acknowledgement is written only after its ticket is durable.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    ListenerOptions,
+    packet::{self, Packet, PacketError, Parsed, Publish, Version, Welcome},
+};
+use crate::{
+    intake::{Envelope, Intake, Offer},
+    stop::stopped,
+};
+
+/// Messages of one connection that may wait for their acknowledgement.
+pub(super) const WINDOW: u16 = 1_000;
+/// CONNECT must come within this time.
+const GREETING: Duration = Duration::from_secs(10);
+const READ: usize = 16 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Packet(#[from] PacketError),
+    #[error("nothing came for one and a half keep-alive periods")]
+    KeepAlive,
+    #[error("QoS 2 is not taken; publish with QoS 1")]
+    QosTwo,
+    #[error("user name or password are wrong")]
+    Credentials,
+    #[error("an empty client identifier needs a clean session")]
+    Client,
+    #[error("a second CONNECT, or a topic alias, which was not offered")]
+    Protocol,
+    /// As it should.
+    #[error("closed")]
+    Closed,
+}
+
+struct Session<S> {
+    stream: S,
+    intake: Arc<Intake>,
+    options: Arc<ListenerOptions>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    version: Version,
+    session: u64,
+    /// Tickets in order, with the packet to acknowledge.
+    waiting: VecDeque<(u64, u16)>,
+    durable: watch::Receiver<u64>,
+    keep_alive: Option<Duration>,
+}
+
+/// Serves the connection until it ends.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    intake: Arc<Intake>,
+    options: Arc<ListenerOptions>,
+    mut stop: watch::Receiver<bool>,
+) -> Ended {
+    let durable = intake.durable();
+    let mut session = Session {
+        stream,
+        intake,
+        options,
+        input: Vec::new(),
+        output: Vec::new(),
+        version: Version::V4,
+        session: 0,
+        waiting: VecDeque::new(),
+        durable,
+        keep_alive: None,
+    };
+    let ended = tokio::select! {
+        ended = session.run() => ended,
+        () = stopped(&mut stop) => Ok(()),
+    };
+    // What was taken is acknowledged if it becomes durable in time; else the hardware sends it again.
+    let code = match &ended {
+        Ok(()) => 0x8b,
+        Err(Ended::QosTwo) => 0x9b,
+        Err(Ended::KeepAlive) => 0x8d,
+        Err(Ended::Packet(PacketError::TooLarge(_))) => 0x95,
+        Err(Ended::Packet(_)) => 0x81,
+        Err(Ended::Protocol) => 0x82,
+        Err(Ended::Closed | Ended::Io(_) | Ended::Credentials | Ended::Client) => 0,
+    };
+    session.farewell(code).await;
+    ended.err().unwrap_or(Ended::Closed)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    async fn run(&mut self) -> Result<(), Ended> {
+        self.greet().await?;
+        let mut heard = Instant::now();
+        loop {
+            self.handle_input().await?;
+            self.acknowledge();
+            self.flush().await?;
+            let deadline = self.keep_alive.map(|keep_alive| heard + keep_alive);
+            let reading = self.waiting.len() < usize::from(WINDOW);
+            let far = Instant::now() + Duration::from_secs(86_400);
+            tokio::select! {
+                read = read_some(&mut self.stream, &mut self.input), if reading => {
+                    if read? == 0 {
+                        return Err(Ended::Closed);
+                    }
+                    heard = Instant::now();
+                }
+                changed = self.durable.changed(), if !self.waiting.is_empty() => {
+                    if changed.is_err() {
+                        return Err(Ended::Closed);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or(far)), if reading => {
+                    if deadline.is_some() {
+                        return Err(Ended::KeepAlive);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for CONNECT and answers it.
+    async fn greet(&mut self) -> Result<(), Ended> {
+        let deadline = Instant::now() + GREETING;
+        let connect = loop {
+            match packet::parse(&self.input, None, self.options.max_packet)? {
+                Parsed::Packet { packet: Packet::Connect(connect), length } => {
+                    self.input.drain(..length);
+                    break connect;
+                }
+                Parsed::Packet { .. } => return Err(Ended::Protocol),
+                Parsed::Incomplete => {}
+            }
+            let read = timeout_at(deadline, read_some(&mut self.stream, &mut self.input)).await;
+            if read.map_err(|_| Ended::KeepAlive)?? == 0 {
+                return Err(Ended::Closed);
+            }
+        };
+        self.version = connect.version;
+        let welcome = if !self.options.admits(connect.user.as_deref(), connect.password.as_deref()) {
+            Welcome::BadCredentials
+        } else if connect.client.is_empty() && !connect.clean && connect.version == Version::V4 {
+            Welcome::BadClient
+        } else {
+            Welcome::Accepted
+        };
+        let max_packet = u32::try_from(self.options.max_packet).unwrap_or(u32::MAX);
+        packet::connack(&mut self.output, self.version, welcome, max_packet, WINDOW);
+        self.flush().await?;
+        match welcome {
+            Welcome::BadCredentials => return Err(Ended::Credentials),
+            Welcome::BadClient => return Err(Ended::Client),
+            Welcome::Accepted | Welcome::TooMany => {}
+        }
+        self.session = self.intake.session(&connect.client);
+        self.keep_alive =
+            (connect.keep_alive > 0).then(|| Duration::from_millis(u64::from(connect.keep_alive) * 1_500));
+        Ok(())
+    }
+
+    /// Handles all whole packets; waits where there is no room for one.
+    async fn handle_input(&mut self) -> Result<(), Ended> {
+        let mut at = 0;
+        while self.waiting.len() < usize::from(WINDOW) {
+            let rest = self.input.get(at..).unwrap_or_default();
+            let Parsed::Packet { packet, length } = packet::parse(rest, Some(self.version), self.options.max_packet)?
+            else {
+                break;
+            };
+            match packet {
+                Packet::Publish(publish) => {
+                    while !self.take(&publish, at)? {
+                        self.acknowledge();
+                        self.flush().await?;
+                        self.wait_for_room().await?;
+                    }
+                }
+                Packet::Subscribe { packet, filters } => {
+                    packet::suback(&mut self.output, self.version, packet, filters)
+                }
+                Packet::Unsubscribe { packet, filters } => {
+                    packet::unsuback(&mut self.output, self.version, packet, filters)
+                }
+                Packet::Ping => packet::pingresp(&mut self.output),
+                Packet::Disconnect => return Err(Ended::Closed),
+                Packet::Connect(_) => return Err(Ended::Protocol),
+                Packet::Ignored => {}
+            }
+            at += length;
+        }
+        self.input.drain(..at);
+        if self.input.is_empty() && self.input.capacity() > 4 * READ {
+            self.input.shrink_to(READ);
+        }
+        Ok(())
+    }
+
+    /// Offers a message; `false`: there is no room for it now.
+    fn take(&mut self, publish: &Publish, at: usize) -> Result<bool, Ended> {
+        if publish.qos == 2 {
+            return Err(Ended::QosTwo);
+        }
+        if publish.alias != 0 {
+            return Err(Ended::Protocol);
+        }
+        let packet = self.input.get(at..).unwrap_or_default();
+        let topic =
+            packet.get(publish.topic.clone()).and_then(|topic| std::str::from_utf8(topic).ok()).unwrap_or_default();
+        let payload = packet.get(publish.payload.clone()).unwrap_or_default();
+        let key = (publish.qos == 1).then_some((self.session, publish.packet));
+        match self.intake.offer(&Envelope { topic, payload, packet: key, duplicate: publish.duplicate }) {
+            Offer::Full => return Ok(false),
+            Offer::Ticket(ticket) if publish.qos == 1 => self.waiting.push_back((ticket, publish.packet)),
+            // Behind what still waits, so that acknowledgements keep the order of the messages.
+            Offer::Nothing if publish.qos == 1 => {
+                let ticket = self.waiting.back().map_or(0, |(ticket, _)| *ticket);
+                self.waiting.push_back((ticket, publish.packet));
+            }
+            Offer::Ticket(_) | Offer::Nothing => {}
+        }
+        Ok(true)
+    }
+
+    /// Keeps acknowledging while there is no room.
+    async fn wait_for_room(&mut self) -> Result<(), Ended> {
+        loop {
+            let intake = Arc::clone(&self.intake);
+            tokio::select! {
+                () = intake.room() => return Ok(()),
+                changed = self.durable.changed(), if !self.waiting.is_empty() => {
+                    changed.map_err(|_| Ended::Closed)?;
+                    self.acknowledge();
+                    self.flush().await?;
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let durable = *self.durable.borrow_and_update();
+        while let Some((ticket, packet)) = self.waiting.front().copied() {
+            if ticket > durable {
+                break;
+            }
+            self.waiting.pop_front();
+            packet::puback(&mut self.output, packet);
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        if !self.output.is_empty() {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await?;
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what becomes durable within a second, and says goodbye.
+    async fn farewell(&mut self, code: u8) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        self.acknowledge();
+        while !self.waiting.is_empty() {
+            match timeout_at(deadline, self.durable.changed()).await {
+                Ok(Ok(())) => self.acknowledge(),
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        if code != 0 {
+            packet::disconnect(&mut self.output, self.version, code);
+        }
+        // The peer may be gone: then nothing is owed to it.
+        let _ = timeout_at(deadline, self.flush()).await;
+    }
+}
+
+async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Vec<u8>) -> std::io::Result<usize> {
+    if input.capacity() - input.len() < READ / 4 {
+        input.reserve(READ);
+    }
+    stream.read_buf(input).await
+}

@@ -1,0 +1,493 @@
+//! MQTT 3.1.1 and 5 packets, as far as hardware that only publishes needs them.
+//!
+//! Pure and incremental: [`parse`] looks at the bytes that are there and says what packet begins them, how many more are needed, or what
+//! is wrong. Nothing is copied; nothing larger than the limit is waited for.
+
+use std::ops::Range;
+
+/// Protocol level of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    V4,
+    /// MQTT 5.
+    V5,
+}
+
+/// A packet's bytes are not MQTT, or not what is taken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// Not MQTT.
+    #[error("malformed packet: {0}")]
+    Malformed(&'static str),
+    /// Larger than the limit.
+    #[error("a packet of {0} bytes is larger than the limit")]
+    TooLarge(usize),
+    /// A protocol version that is not spoken here.
+    #[error("protocol version {0} is not spoken; use MQTT 3.1.1 or 5")]
+    Version(u8),
+}
+
+/// What the first bytes of a connection's buffer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More bytes are needed.
+    Incomplete,
+    /// A whole packet of `length` bytes.
+    Packet {
+        /// What it is; ranges count from the buffer's start.
+        packet: Packet,
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+/// A packet from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// CONNECT.
+    Connect(Connect),
+    /// PUBLISH.
+    Publish(Publish),
+    /// SUBSCRIBE with so many filters.
+    Subscribe {
+        /// Packet identifier.
+        packet: u16,
+        /// How many filters.
+        filters: usize,
+    },
+    /// UNSUBSCRIBE with so many filters.
+    Unsubscribe {
+        /// Packet identifier.
+        packet: u16,
+        /// How many filters.
+        filters: usize,
+    },
+    /// PINGREQ.
+    Ping,
+    /// DISCONNECT.
+    Disconnect,
+    /// PUBACK and the like: there is nothing that they could answer.
+    Ignored,
+}
+
+/// CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// Which protocol is spoken.
+    pub version: Version,
+    /// Client identifier.
+    pub client: String,
+    /// Clean session or clean start.
+    pub clean: bool,
+    /// Seconds; 0: none.
+    pub keep_alive: u16,
+    /// User name, if any.
+    pub user: Option<String>,
+    /// Password, if any.
+    pub password: Option<Vec<u8>>,
+}
+
+/// PUBLISH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Where the topic stands; empty in MQTT 5 with a topic alias.
+    pub topic: Range<usize>,
+    /// Where the payload stands.
+    pub payload: Range<usize>,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Delivered before.
+    pub duplicate: bool,
+    /// Packet identifier; 0 with QoS 0.
+    pub packet: u16,
+    /// MQTT 5 topic alias; 0: none.
+    pub alias: u16,
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+type Result<T> = std::result::Result<T, PacketError>;
+
+impl<'a> Reader<'a> {
+    fn range(&mut self, length: usize) -> Result<Range<usize>> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.end);
+        let end = end.ok_or(PacketError::Malformed("a field is longer than the packet"))?;
+        Ok(std::mem::replace(&mut self.at, end)..end)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let range = self.range(length)?;
+        self.bytes.get(range).ok_or(PacketError::Malformed("a field is longer than the packet"))
+    }
+
+    fn u8(&mut self) -> Result<u8> {
+        self.take(1)?.first().copied().ok_or(PacketError::Malformed("a byte is missing"))
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        let bytes = self.take(2)?.try_into().map_err(|_| PacketError::Malformed("an integer is missing"))?;
+        Ok(u16::from_be_bytes(bytes))
+    }
+
+    fn prefixed(&mut self) -> Result<Range<usize>> {
+        let length = usize::from(self.u16()?);
+        self.range(length)
+    }
+
+    fn text(&mut self) -> Result<&'a str> {
+        let range = self.prefixed()?;
+        let text = self.bytes.get(range).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        text.filter(|text| !text.contains('\0')).ok_or(PacketError::Malformed("a text is not UTF-8"))
+    }
+
+    /// MQTT 5 properties; answers the topic alias, if there is one.
+    fn properties(&mut self) -> Result<u16> {
+        let length = self.varint()?;
+        let range = self.range(length)?;
+        let mut properties = Reader { bytes: self.bytes, at: range.start, end: range.end };
+        let mut alias = 0;
+        while properties.at < properties.end {
+            match properties.varint()? {
+                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => drop(properties.range(1)?),
+                0x13 | 0x21 | 0x22 => drop(properties.range(2)?),
+                0x23 => alias = properties.u16().and_then(nonzero)?,
+                0x02 | 0x11 | 0x18 | 0x27 => drop(properties.range(4)?),
+                0x0b => drop(properties.varint()?),
+                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => drop(properties.prefixed()?),
+                0x26 => {
+                    properties.prefixed()?;
+                    properties.prefixed()?;
+                }
+                _ => return Err(PacketError::Malformed("an unknown property")),
+            }
+        }
+        Ok(alias)
+    }
+
+    fn varint(&mut self) -> Result<usize> {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21] {
+            let byte = self.u8()?;
+            value |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(PacketError::Malformed("a length of more than four bytes"))
+    }
+}
+
+fn nonzero(value: u16) -> Result<u16> {
+    if value == 0 { Err(PacketError::Malformed("a zero identifier or alias")) } else { Ok(value) }
+}
+
+/// Looks at the start of `buffer`. `version` is `None` before CONNECT.
+pub fn parse(buffer: &[u8], version: Option<Version>, limit: usize) -> Result<Parsed> {
+    let Some(first) = buffer.first().copied() else { return Ok(Parsed::Incomplete) };
+    let mut remaining = 0;
+    let mut header = 1;
+    loop {
+        let Some(byte) = buffer.get(header).copied() else { return Ok(Parsed::Incomplete) };
+        remaining |= usize::from(byte & 0x7f) << (7 * (header - 1));
+        header += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        if header > 4 {
+            return Err(PacketError::Malformed("a length of more than four bytes"));
+        }
+    }
+    let length = header + remaining;
+    if length > limit {
+        return Err(PacketError::TooLarge(length));
+    }
+    if buffer.len() < length {
+        return Ok(Parsed::Incomplete);
+    }
+    let mut reader = Reader { bytes: buffer, at: header, end: length };
+    let (kind, flags) = (first >> 4, first & 15);
+    let packet = match (kind, version) {
+        (1, None) if flags == 0 => Packet::Connect(connect(&mut reader)?),
+        (_, None) => return Err(PacketError::Malformed("the first packet is not CONNECT")),
+        (3, Some(version)) => Packet::Publish(publish(&mut reader, flags, version)?),
+        (8, Some(version)) if flags == 2 => {
+            let (packet, filters) = filters(&mut reader, version, 1)?;
+            Packet::Subscribe { packet, filters }
+        }
+        (10, Some(version)) if flags == 2 => {
+            let (packet, filters) = filters(&mut reader, version, 0)?;
+            Packet::Unsubscribe { packet, filters }
+        }
+        (12, Some(_)) if flags == 0 && remaining == 0 => Packet::Ping,
+        (14, Some(_)) if flags == 0 => Packet::Disconnect,
+        (4, Some(_)) if flags == 0 => Packet::Ignored,
+        _ => return Err(PacketError::Malformed("a packet that a client may not send here")),
+    };
+    Ok(Parsed::Packet { packet, length })
+}
+
+fn connect(reader: &mut Reader<'_>) -> Result<Connect> {
+    if reader.text()? != "MQTT" {
+        return Err(PacketError::Malformed("the protocol's name is not MQTT"));
+    }
+    let version = match reader.u8()? {
+        4 => Version::V4,
+        5 => Version::V5,
+        other => return Err(PacketError::Version(other)),
+    };
+    let flags = reader.u8()?;
+    if flags & 1 != 0 || (flags >> 3) & 3 == 3 {
+        return Err(PacketError::Malformed("reserved connect flags"));
+    }
+    let keep_alive = reader.u16()?;
+    if version == Version::V5 {
+        reader.properties()?;
+    }
+    let client = reader.text()?.to_owned();
+    if flags & 4 != 0 {
+        // The last will is not kept: an agent has nobody to tell it to.
+        if version == Version::V5 {
+            reader.properties()?;
+        }
+        reader.text()?;
+        reader.prefixed()?;
+    }
+    let user = if flags & 0x80 != 0 { Some(reader.text()?.to_owned()) } else { None };
+    let password = if flags & 0x40 != 0 {
+        let range = reader.prefixed()?;
+        reader.bytes.get(range).map(<[u8]>::to_vec)
+    } else {
+        None
+    };
+    if reader.at != reader.end {
+        return Err(PacketError::Malformed("bytes after CONNECT"));
+    }
+    Ok(Connect { version, client, clean: flags & 2 != 0, keep_alive, user, password })
+}
+
+fn publish(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Publish> {
+    let qos = (flags >> 1) & 3;
+    if qos == 3 {
+        return Err(PacketError::Malformed("QoS 3"));
+    }
+    let topic = reader.prefixed()?;
+    let text = reader.bytes.get(topic.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let text = text.ok_or(PacketError::Malformed("the topic is not UTF-8"))?;
+    if text.contains(['+', '#', '\0']) {
+        return Err(PacketError::Malformed("a wildcard in a topic"));
+    }
+    let packet = if qos > 0 { nonzero(reader.u16()?)? } else { 0 };
+    let alias = if version == Version::V5 { reader.properties()? } else { 0 };
+    if topic.is_empty() && alias == 0 {
+        return Err(PacketError::Malformed("an empty topic"));
+    }
+    Ok(Publish { topic, payload: reader.at..reader.end, qos, duplicate: flags & 8 != 0, packet, alias })
+}
+
+fn filters(reader: &mut Reader<'_>, version: Version, options: usize) -> Result<(u16, usize)> {
+    let packet = nonzero(reader.u16()?)?;
+    if version == Version::V5 {
+        reader.properties()?;
+    }
+    let mut filters = 0;
+    while reader.at < reader.end {
+        reader.text()?;
+        reader.take(options)?;
+        filters += 1;
+    }
+    if filters == 0 { Err(PacketError::Malformed("no topic filter")) } else { Ok((packet, filters)) }
+}
+
+/// What CONNACK says: taken, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// Go on.
+    Accepted,
+    /// MQTT 5 code 0x86, 3.1.1 code 4.
+    BadCredentials,
+    /// MQTT 5 code 0x97, 3.1.1 code 3.
+    TooMany,
+    /// A client identifier that is empty without a clean session.
+    BadClient,
+}
+
+/// CONNACK.
+pub fn connack(out: &mut Vec<u8>, version: Version, welcome: Welcome, max_packet: u32, receive_maximum: u16) {
+    match version {
+        Version::V4 => {
+            let code = match welcome {
+                Welcome::Accepted => 0,
+                Welcome::BadClient => 2,
+                Welcome::TooMany => 3,
+                Welcome::BadCredentials => 4,
+            };
+            out.extend([0x20, 2, 0, code]);
+        }
+        Version::V5 => {
+            let code = match welcome {
+                Welcome::Accepted => 0,
+                Welcome::BadClient => 0x85,
+                Welcome::TooMany => 0x97,
+                Welcome::BadCredentials => 0x86,
+            };
+            // Receive maximum, maximum QoS 1, no retained messages, maximum packet size, no topic aliases, no subscriptions of any special kind.
+            let mut properties = vec![0x21];
+            properties.extend(receive_maximum.to_be_bytes());
+            properties.extend([0x24, 1, 0x25, 0, 0x27]);
+            properties.extend(max_packet.to_be_bytes());
+            properties.extend([0x28, 0, 0x29, 0, 0x2a, 0]);
+            let length = u8::try_from(properties.len()).unwrap_or(0);
+            out.extend([0x20, 3 + length, 0, code, length]);
+            out.extend(properties);
+        }
+    }
+}
+
+/// PUBACK: the short form means success in both versions.
+pub fn puback(out: &mut Vec<u8>, packet: u16) {
+    let [high, low] = packet.to_be_bytes();
+    out.extend([0x40, 2, high, low]);
+}
+
+/// SUBACK that refuses every filter.
+pub fn suback(out: &mut Vec<u8>, version: Version, packet: u16, filters: usize) {
+    let (code, properties) = match version {
+        Version::V4 => (0x80, 0),
+        // Implementation specific error: there is nothing to subscribe to.
+        Version::V5 => (0x83, 1),
+    };
+    answers(out, 0x90, packet, properties, code, filters);
+}
+
+/// UNSUBACK.
+pub fn unsuback(out: &mut Vec<u8>, version: Version, packet: u16, filters: usize) {
+    match version {
+        Version::V4 => answers(out, 0xb0, packet, 0, 0, 0),
+        // No subscription existed.
+        Version::V5 => answers(out, 0xb0, packet, 1, 0x11, filters),
+    }
+}
+
+fn answers(out: &mut Vec<u8>, kind: u8, packet: u16, properties: usize, code: u8, count: usize) {
+    out.push(kind);
+    let mut remaining = 2 + properties + count;
+    loop {
+        let low = (remaining & 0x7f).to_le_bytes()[0];
+        remaining >>= 7;
+        out.push(if remaining > 0 { low | 0x80 } else { low });
+        if remaining == 0 {
+            break;
+        }
+    }
+    out.extend(packet.to_be_bytes());
+    out.extend(std::iter::repeat_n(0, properties));
+    out.extend(std::iter::repeat_n(code, count));
+}
+
+/// PINGRESP.
+pub fn pingresp(out: &mut Vec<u8>) {
+    out.extend([0xd0, 0]);
+}
+
+/// DISCONNECT with a reason; 3.1.1 has no way to say it.
+pub fn disconnect(out: &mut Vec<u8>, version: Version, code: u8) {
+    if version == Version::V5 {
+        out.extend([0xe0, 2, code, 0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use depin_trials::{RngCore as _, below};
+
+    use super::*;
+
+    const PUBLISH: &[u8] = b"\x32\x0b\x00\x03a/b\x00\x07{\"}\"";
+
+    #[test]
+    fn a_packet_is_taken_only_when_it_is_whole() {
+        for end in 0..PUBLISH.len() {
+            assert_eq!(parse(&PUBLISH[..end], Some(Version::V4), 100), Ok(Parsed::Incomplete), "{end}");
+        }
+        let Ok(Parsed::Packet { packet: Packet::Publish(publish), length }) = parse(PUBLISH, Some(Version::V4), 100)
+        else {
+            panic!("no packet")
+        };
+        assert_eq!((length, publish.qos, publish.packet, publish.duplicate), (PUBLISH.len(), 1, 7, false));
+        assert_eq!(&PUBLISH[publish.topic], b"a/b");
+        assert_eq!(&PUBLISH[publish.payload], b"{\"}\"");
+    }
+
+    #[test]
+    fn connect_is_read_in_both_versions() {
+        let four = b"\x10\x15\x00\x04MQTT\x04\xc2\x00\x3c\x00\x02me\x00\x01u\x00\x02pw";
+        let Ok(Parsed::Packet { packet: Packet::Connect(connect), .. }) = parse(four, None, 100) else { panic!() };
+        let expected = Connect {
+            version: Version::V4,
+            client: "me".to_owned(),
+            clean: true,
+            keep_alive: 60,
+            user: Some("u".to_owned()),
+            password: Some(b"pw".to_vec()),
+        };
+        assert_eq!(connect, expected);
+        let five = b"\x10\x14\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\x00\x05\x00\x02me";
+        assert!(
+            matches!(parse(five, None, 100), Ok(Parsed::Packet { packet: Packet::Connect(connect), .. }) if connect.version == Version::V5)
+        );
+        assert_eq!(
+            parse(b"\x10\x0e\x00\x06MQIsdp\x03\x02\x00\x00\x00\x00", None, 100),
+            Err(PacketError::Malformed("the protocol's name is not MQTT"))
+        );
+        assert_eq!(parse(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x00\x00\x00", None, 100), Err(PacketError::Version(6)));
+    }
+
+    #[test]
+    fn what_no_client_may_send_is_refused() {
+        let cases: [&[u8]; 8] = [
+            b"\x36\x07\x00\x01a\x00\x01xx",
+            b"\x32\x05\x00\x01a\x00\x00",
+            b"\x30\x03\x00\x01+",
+            b"\x30\x02\x00\x00",
+            b"\x82\x02\x00\x01",
+            b"\x10\x00",
+            b"\x20\x02\x00\x00",
+            b"\x30\xff\xff\xff\xff\x01",
+        ];
+        for bytes in cases {
+            assert!(parse(bytes, Some(Version::V4), 1 << 30).is_err(), "{bytes:?}");
+        }
+        assert_eq!(parse(b"\x30\xff\x01", Some(Version::V4), 100), Err(PacketError::TooLarge(258)));
+        assert!(parse(PUBLISH, None, 100).is_err(), "before CONNECT");
+    }
+
+    #[test]
+    fn no_bytes_make_the_parser_panic() {
+        depin_trials::run("mqtt packets", |rng| {
+            let seeds: [&[u8]; 4] = [
+                PUBLISH,
+                b"\x10\x14\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\x00\x05\x00\x02me",
+                b"\x82\x09\x00\x01\x00\x00\x03a/b\x01",
+                b"\x32\x10\x00\x00\x00\x07\x09\x23\x00\x01\x26\x00\x01a\x00\x00xx",
+            ];
+            let mut bytes = seeds[usize::try_from(below(rng, 4)).unwrap()].to_vec();
+            for _ in 0..below(rng, 4) {
+                let at = usize::try_from(below(rng, bytes.len() as u64)).unwrap();
+                bytes[at] = rng.next_u64().to_le_bytes()[0];
+            }
+            for version in [None, Some(Version::V4), Some(Version::V5)] {
+                if let Ok(Parsed::Packet { packet, length }) = parse(&bytes, version, 1 << 20) {
+                    assert!(length <= bytes.len());
+                    if let Packet::Publish(publish) = packet {
+                        assert!(publish.topic.end <= publish.payload.start && publish.payload.end == length);
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,6 @@
+//! `depin-agent`.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    depin_agent::run().await
+}

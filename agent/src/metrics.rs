@@ -1,0 +1,105 @@
+//! What the agent counts. No label names a device.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Which way a message came and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// `accepted`, `rejected`, `partial`, `duplicate`.
+    pub result: &'static str,
+}
+
+/// Why something was rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// Name of the reason.
+    pub reason: &'static str,
+}
+
+/// Which connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabel {
+    /// `broker` or `gateway`.
+    pub peer: &'static str,
+}
+
+type Count = Counter<u64, AtomicU64>;
+type Level = Gauge<i64, AtomicI64>;
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// MQTT messages by result.
+    pub messages: Family<ResultLabel, Count>,
+    /// Readings taken into the spool.
+    pub readings: Count,
+    /// Rejected messages and fields by reason.
+    pub rejected: Family<ReasonLabel, Count>,
+    /// Bytes of the spool on disk.
+    pub spool_bytes: Level,
+    /// Readings that wait in the spool.
+    pub spool_readings: Level,
+    /// When the oldest of them came, Unix seconds; 0: none.
+    pub spool_oldest: Level,
+    /// Group commits.
+    pub commits: Count,
+    /// Readings sealed into proofs.
+    pub sealed: Count,
+    /// Readings in proofs without a receipt.
+    pub unanswered: Level,
+    /// Readings that the ledger accepted.
+    pub accepted: Count,
+    /// Readings that the ledger did not accept, by reason.
+    pub judged: Family<ReasonLabel, Count>,
+    /// Receipts taken.
+    pub receipts: Count,
+    /// Readings given up, by reason.
+    pub dropped: Family<ReasonLabel, Count>,
+    /// Connections made after the first one.
+    pub reconnects: Family<PeerLabel, Count>,
+    /// MQTT connections of the own listener.
+    pub connections: Level,
+}
+
+impl Metrics {
+    /// Registers them all under `depin_agent_`.
+    #[must_use]
+    pub fn registered() -> (Self, Registry) {
+        let metrics = Self::default();
+        let mut registry = Registry::with_prefix("depin_agent");
+        registry.register("messages", "MQTT messages by result", metrics.messages.clone());
+        registry.register("readings", "Readings taken into the spool", metrics.readings.clone());
+        registry.register(
+            "rejected",
+            "Messages and fields rejected by the codecs, by reason",
+            metrics.rejected.clone(),
+        );
+        registry.register("spool_bytes", "Bytes of the spool on disk", metrics.spool_bytes.clone());
+        registry.register("spool_readings", "Readings that wait in the spool", metrics.spool_readings.clone());
+        registry.register(
+            "spool_oldest_timestamp_seconds",
+            "When the oldest waiting reading came, 0 if none waits",
+            metrics.spool_oldest.clone(),
+        );
+        registry.register("commits", "Group commits of the spool", metrics.commits.clone());
+        registry.register("sealed_readings", "Readings sealed into proofs", metrics.sealed.clone());
+        registry.register("unanswered_readings", "Readings in proofs without a receipt", metrics.unanswered.clone());
+        registry.register("accepted_readings", "Readings that the ledger accepted", metrics.accepted.clone());
+        registry.register(
+            "judged_rejections",
+            "Readings that the ledger did not accept, by reason",
+            metrics.judged.clone(),
+        );
+        registry.register("receipts", "Receipts taken", metrics.receipts.clone());
+        registry.register("dropped_readings", "Readings given up, by reason", metrics.dropped.clone());
+        registry.register("reconnects", "Connections made again, by peer", metrics.reconnects.clone());
+        registry.register("listener_connections", "Connections of the own MQTT listener", metrics.connections.clone());
+        (metrics, registry)
+    }
+}

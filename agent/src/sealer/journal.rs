@@ -1,0 +1,297 @@
+//! What the journal's records mean: a state folded from them, the same after every crash.
+//!
+//! A proof stands in the journal before the commit that makes it part of the chain; a proof without its commit never was. Commits carry the
+//! spool positions up to which each model's readings are taken, so a reading is in the spool or in a proof, never in both.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use depin_domain::{
+    ids::Digest,
+    proofs::{Drop, DropReason},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use super::clock::REMEMBERED_BOOTS;
+
+/// Record kind of a sealed proof (protobuf `SignedProof`).
+pub const PROOF: u8 = 1;
+/// Record kind of an [`Entry`] as JSON.
+pub const ENTRY: u8 = 2;
+
+/// Whether a kept proof was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// No receipt yet.
+    #[default]
+    None,
+    /// A receipt: durable, not yet in a backup.
+    Receipt,
+}
+
+/// A sealed proof that is kept in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Of its chain.
+    pub incarnation: u64,
+    /// In that incarnation.
+    pub sequence: u64,
+    /// SHA-256 of its header.
+    pub digest: Digest,
+    /// Where it stands in the journal.
+    pub position: u64,
+    /// Its size there.
+    pub bytes: u64,
+    /// How many readings it has.
+    pub readings: u64,
+    /// Whether it was answered.
+    pub answer: Answer,
+}
+
+/// Readings given up that no header has told of yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingDrop {
+    /// Code of [`DropReason`].
+    pub reason: u8,
+    /// How many.
+    pub count: u64,
+    /// The earliest one's time.
+    pub first: Timestamp,
+    /// The latest one's time.
+    pub last: Timestamp,
+}
+
+impl PendingDrop {
+    /// One reading given up.
+    #[must_use]
+    pub fn one(reason: DropReason, at: Timestamp) -> Self {
+        Self { reason: reason as u8, count: 1, first: at, last: at }
+    }
+
+    /// Joins what was given up for the same reason.
+    pub fn join(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// Adds to a list with at most one entry a reason.
+pub fn add_drop(drops: &mut Vec<PendingDrop>, drop: PendingDrop) {
+    match drops.iter_mut().find(|known| known.reason == drop.reason) {
+        Some(known) => known.join(&drop),
+        None => drops.push(drop),
+    }
+}
+
+/// A reading of a device that is not approved yet: taken from the spool, kept in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Of the device.
+    pub serial: String,
+    /// By which it was decoded.
+    pub model: Digest,
+    /// The metric's name.
+    pub metric: String,
+    /// Its time, already corrected.
+    pub at: Timestamp,
+    /// At the metric's scale.
+    pub value: i64,
+    /// When it was parked.
+    pub since: Timestamp,
+}
+
+/// One seal: the proofs before it in the journal are in the chain from here on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The chain's incarnation.
+    pub incarnation: u64,
+    /// After these proofs.
+    pub next_sequence: u64,
+    /// Digest of the last header.
+    pub previous: Digest,
+    /// Up to where each model's readings are taken from the spool.
+    pub cursors: BTreeMap<Digest, u64>,
+    /// Whether the pending drops are told in these proofs.
+    pub drops_told: bool,
+    /// Drop records of this incarnation so far.
+    pub next_ordinal: u32,
+    /// Readings of unapproved devices, taken from the spool.
+    pub park: Vec<Parked>,
+    /// Serials whose parked readings are in these proofs, or given up.
+    pub unpark: Vec<String>,
+    /// Readings given up in this seal (not told in these proofs).
+    pub drops: Vec<PendingDrop>,
+    /// Kept proofs that these replace: incarnation and sequence.
+    pub replaces: Vec<(u64, u64)>,
+}
+
+/// A record of the journal that is not a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// Proofs became part of the chain.
+    Commit(Box<Commit>),
+    /// A proof was judged. With `archived` it need not be kept.
+    Receipt {
+        /// Of the chain.
+        incarnation: u64,
+        /// Of the proof.
+        sequence: u64,
+        /// In a backup, or none is configured.
+        archived: bool,
+    },
+    /// Everything of the incarnation up to the sequence is in a backup.
+    Archived {
+        /// Of the chain.
+        incarnation: u64,
+        /// The last one.
+        sequence: u64,
+    },
+    /// A proof is no longer kept, to make room: it has its receipt.
+    Forgotten {
+        /// Of the chain.
+        incarnation: u64,
+        /// Of the proof.
+        sequence: u64,
+    },
+    /// Readings were given up; the spool begins at `front` from here on.
+    Dropped {
+        /// What.
+        drops: Vec<PendingDrop>,
+        /// The spool's new begin.
+        front: u64,
+    },
+    /// The agent's clock agreed with the gateway's in this boot.
+    Clock {
+        /// Which boot.
+        boot: u64,
+        /// Wall clock minus uptime.
+        offset: i64,
+    },
+    /// Everything before, so that it can be removed.
+    Snapshot(Box<State>),
+}
+
+/// What the journal says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// 0: no chain yet.
+    pub incarnation: u64,
+    /// Next sequence to seal; at least 1 in a chain.
+    pub next_sequence: u64,
+    /// Digest of the newest sealed header.
+    pub previous: Digest,
+    /// Up to where each model's readings are taken from the spool.
+    pub cursors: BTreeMap<Digest, u64>,
+    /// Readings given up and not told yet.
+    pub drops: Vec<PendingDrop>,
+    /// Ordinal of the incarnation's next drop record.
+    pub next_ordinal: u32,
+    /// Readings of unapproved devices.
+    pub parked: Vec<Parked>,
+    /// Offsets of the wall clock that the gateway agreed with, by boot.
+    pub clocks: BTreeMap<u64, i64>,
+    /// The spool begins here; what lies before was given up or taken.
+    pub spool_front: u64,
+    /// Sealed proofs in the journal.
+    pub held: VecDeque<Held>,
+}
+
+impl State {
+    /// Takes what the entry says; `pending` are the proofs before a commit.
+    pub fn apply(&mut self, entry: Entry, pending: &mut Vec<Held>) {
+        match entry {
+            Entry::Commit(commit) => self.commit(*commit, pending),
+            Entry::Receipt { incarnation, sequence, archived } => {
+                if archived {
+                    self.forget(incarnation, sequence);
+                } else if let Some(held) = self.find(incarnation, sequence) {
+                    held.answer = Answer::Receipt;
+                }
+            }
+            Entry::Archived { incarnation, sequence } => self.held.retain(|held| {
+                held.incarnation != incarnation || held.sequence > sequence || held.answer == Answer::None
+            }),
+            Entry::Forgotten { incarnation, sequence } => self.forget(incarnation, sequence),
+            Entry::Dropped { drops, front } => {
+                for drop in drops {
+                    add_drop(&mut self.drops, drop);
+                }
+                self.spool_front = self.spool_front.max(front);
+            }
+            Entry::Clock { boot, offset } => {
+                self.clocks.insert(boot, offset);
+                while self.clocks.len() > REMEMBERED_BOOTS {
+                    let Some(other) = self.clocks.keys().copied().find(|known| *known != boot) else { break };
+                    self.clocks.remove(&other);
+                }
+            }
+            Entry::Snapshot(state) => {
+                *self = *state;
+                pending.clear();
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: Commit, pending: &mut Vec<Held>) {
+        if commit.incarnation != self.incarnation {
+            self.next_ordinal = 0;
+        }
+        self.incarnation = commit.incarnation;
+        self.next_sequence = commit.next_sequence;
+        self.previous = commit.previous;
+        self.next_ordinal = commit.next_ordinal;
+        self.cursors.extend(commit.cursors);
+        if commit.drops_told {
+            self.drops.clear();
+        }
+        for drop in commit.drops {
+            add_drop(&mut self.drops, drop);
+        }
+        self.parked.retain(|parked| !commit.unpark.contains(&parked.serial));
+        self.parked.extend(commit.park);
+        self.held.retain(|held| !commit.replaces.contains(&(held.incarnation, held.sequence)));
+        self.held.extend(pending.drain(..));
+    }
+
+    fn find(&mut self, incarnation: u64, sequence: u64) -> Option<&mut Held> {
+        self.held.iter_mut().find(|held| held.incarnation == incarnation && held.sequence == sequence)
+    }
+
+    fn forget(&mut self, incarnation: u64, sequence: u64) {
+        self.held.retain(|held| held.incarnation != incarnation || held.sequence != sequence);
+    }
+
+    /// Digest of a kept proof.
+    #[must_use]
+    pub fn digest_of(&self, incarnation: u64, sequence: u64) -> Option<Digest> {
+        let found = self.held.iter().find(|held| held.incarnation == incarnation && held.sequence == sequence);
+        found.map(|held| held.digest)
+    }
+
+    /// Readings in sealed proofs without a receipt.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.held.iter().filter(|held| held.answer == Answer::None).map(|held| held.readings).sum()
+    }
+
+    /// The pending drops as a header tells them, and the ordinal after.
+    #[must_use]
+    pub fn header_drops(&self, first_ordinal: u32) -> (Vec<Drop>, u32) {
+        let mut ordinal = first_ordinal;
+        let drops = self.drops.iter().filter_map(|drop| {
+            let reason = match drop.reason {
+                0 => DropReason::LimitReached,
+                1 => DropReason::UnapprovedQuota,
+                2 => DropReason::Unreadable,
+                3 => DropReason::NeverApproved,
+                _ => return None,
+            };
+            let told = Drop { reason, count: drop.count, first: drop.first, last: drop.last, ordinal };
+            ordinal += 1;
+            Some(told)
+        });
+        let drops = drops.collect();
+        (drops, ordinal)
+    }
+}

@@ -1,0 +1,344 @@
+//! The session with the broker, once for each protocol version: the client library has the same shapes with other types.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use super::BrokerOptions;
+use crate::{
+    intake::{Envelope, Intake, Offer},
+    metrics::Metrics,
+};
+
+/// What a session works with.
+pub(super) struct Context {
+    pub(super) options: Arc<BrokerOptions>,
+    pub(super) intake: Arc<Intake>,
+    pub(super) metrics: Metrics,
+    pub(super) filters: watch::Receiver<Vec<String>>,
+    pub(super) health: depin_telemetry::Check,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// A message that did not fit.
+struct Held {
+    topic: String,
+    payload: Bytes,
+    packet: u16,
+    duplicate: bool,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// Tickets in order, with the packet to acknowledge.
+    waiting: VecDeque<(u64, u16)>,
+    held: VecDeque<Held>,
+    held_bytes: usize,
+}
+
+/// Between the polling and the acknowledging task.
+struct Link {
+    queues: Mutex<Queues>,
+    changed: Notify,
+    intake: Arc<Intake>,
+    session: u64,
+}
+
+impl Link {
+    fn new(intake: Arc<Intake>, client: &str) -> Arc<Self> {
+        let session = intake.session(client);
+        Arc::new(Self { queues: Mutex::default(), changed: Notify::new(), intake, session })
+    }
+
+    /// A panic elsewhere leaves the queues whole.
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection: the broker delivers again whatever is not acknowledged.
+    fn begin(&self) {
+        *self.lock() = Queues::default();
+    }
+
+    /// Takes a message or holds it; `false`: it cannot even be held.
+    fn take(&self, message: Held) -> bool {
+        let mut queues = self.lock();
+        if queues.held.is_empty() && self.offer(&mut queues, &message) {
+            return true;
+        }
+        // With QoS 0 nobody waits: what does not fit is lost, as such messages may be.
+        if message.packet == 0 {
+            return true;
+        }
+        queues.held_bytes += message.payload.len() + message.topic.len();
+        queues.held.push_back(message);
+        let fits = queues.held_bytes <= super::HELD_BYTES;
+        drop(queues);
+        self.changed.notify_one();
+        fits
+    }
+
+    fn offer(&self, queues: &mut Queues, message: &Held) -> bool {
+        let packet = (message.packet != 0).then_some((self.session, message.packet));
+        let envelope =
+            Envelope { topic: &message.topic, payload: &message.payload, packet, duplicate: message.duplicate };
+        let ticket = match self.intake.offer(&envelope) {
+            Offer::Full => return false,
+            Offer::Ticket(ticket) => ticket,
+            Offer::Nothing => queues.waiting.back().map_or(0, |(ticket, _)| *ticket),
+        };
+        if message.packet != 0 {
+            queues.waiting.push_back((ticket, message.packet));
+            if queues.waiting.len() == 1 {
+                self.changed.notify_one();
+            }
+        }
+        true
+    }
+
+    /// Packets that may be acknowledged now, after held messages were offered again.
+    fn due(&self, durable: u64, due: &mut Vec<u16>) {
+        let mut guard = self.lock();
+        let queues = &mut *guard;
+        while let Some(message) = queues.held.pop_front() {
+            if !self.offer(queues, &message) {
+                queues.held.push_front(message);
+                break;
+            }
+            queues.held_bytes = queues.held_bytes.saturating_sub(message.payload.len() + message.topic.len());
+        }
+        while let Some((ticket, packet)) = queues.waiting.front().copied() {
+            if ticket > durable {
+                break;
+            }
+            queues.waiting.pop_front();
+            due.push(packet);
+        }
+    }
+
+    fn holds(&self) -> bool {
+        !self.lock().held.is_empty()
+    }
+
+    fn idle(&self) -> bool {
+        let queues = self.lock();
+        queues.waiting.is_empty() && queues.held.is_empty()
+    }
+}
+
+macro_rules! session {
+    ($version:ident, $library:path, $options:expr, $acknowledgement:expr, $text:expr) => {
+        pub(super) mod $version {
+            use std::{sync::Arc, time::Duration};
+
+            use tokio::{sync::watch, time};
+            use $library as library;
+            use library::{AsyncClient, Event, EventLoop, mqttbytes::QoS};
+
+            use super::{Context, Held, Link};
+            use crate::{metrics::PeerLabel, source::{FIRST_BACKOFF, next_backoff}, stop::stopped};
+
+            /// Runs until stopped.
+            pub(in crate::source) async fn run(mut context: Context) {
+                let link = Link::new(Arc::clone(&context.intake), &context.options.client_id);
+                let options = $options(&*context.options);
+                // Room for an acknowledgement of every message that the broker can have under way.
+                let (client, events) = AsyncClient::new(options, 65_535);
+                let acknowledging = tokio::spawn(acknowledge(Arc::clone(&link), client.clone(), context.stop.clone()));
+                poll(&mut context, &link, &client, events).await;
+                if acknowledging.await.is_err() {
+                    tracing::error!("the task that acknowledges to the broker ended unexpectedly");
+                }
+            }
+
+            async fn poll(context: &mut Context, link: &Arc<Link>, client: &AsyncClient, mut events: EventLoop) {
+                let mut backoff = FIRST_BACKOFF;
+                let mut connected_before = false;
+                let mut stopping = None;
+                let mut subscribed: Vec<String> = Vec::new();
+                loop {
+                    let polled = match stopping {
+                        None => tokio::select! {
+                            biased;
+                            () = stopped(&mut context.stop) => {
+                                stopping = Some(time::Instant::now() + Duration::from_secs(3));
+                                continue;
+                            }
+                            changed = context.filters.changed() => {
+                                if changed.is_ok() {
+                                    subscribe(context, client, &mut subscribed);
+                                }
+                                continue;
+                            }
+                            event = events.poll() => event,
+                        },
+                        // Acknowledgements of what is durable still go out.
+                        Some(deadline) => match time::timeout_at(deadline.min(time::Instant::now() + Duration::from_millis(50)), events.poll()).await {
+                            Ok(event) => event,
+                            Err(_) if link.idle() || time::Instant::now() >= deadline => return,
+                            Err(_) => continue,
+                        },
+                    };
+                    match polled {
+                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::Publish(publish))) if stopping.is_none() => {
+                            let topic = $text(&publish.topic);
+                            let held = Held { topic, payload: publish.payload, packet: publish.pkid, duplicate: publish.dup };
+                            if !link.take(held) {
+                                tracing::warn!("the spool is full: the broker keeps further messages until there is room");
+                                context.health.fail("the spool is full; the broker connection is given up until there is room");
+                                events.clean();
+                                link.begin();
+                                tokio::select! {
+                                    () = context.intake.room() => {}
+                                    () = stopped(&mut context.stop) => return,
+                                }
+                            }
+                        }
+                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::ConnAck(_))) => {
+                            link.begin();
+                            backoff = FIRST_BACKOFF;
+                            tracing::info!(host = context.options.host, port = context.options.port, "connected to the MQTT broker");
+                            context.health.pass();
+                            if std::mem::replace(&mut connected_before, true) {
+                                context.metrics.reconnects.get_or_create(&PeerLabel { peer: "broker" }).inc();
+                            }
+                            subscribed.clear();
+                            subscribe(context, client, &mut subscribed);
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            let (wait, next) = next_backoff(backoff);
+                            backoff = next;
+                            tracing::warn!(%error, host = context.options.host, port = context.options.port, retry_ms = wait.as_millis(), "MQTT broker connection lost");
+                            context.health.fail(format!("broker: {error}"));
+                            tokio::select! {
+                                () = time::sleep(wait) => {}
+                                () = stopped(&mut context.stop) => return,
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// Asks for what is not asked for yet. Never waits: the polling task must go on.
+            fn subscribe(context: &mut Context, client: &AsyncClient, subscribed: &mut Vec<String>) {
+                let models = context.filters.borrow_and_update().clone();
+                let wanted = if context.options.filters.is_empty() { models } else { context.options.filters.clone() };
+                for filter in &wanted {
+                    if !subscribed.contains(filter) {
+                        match client.try_subscribe(filter.clone(), QoS::AtLeastOnce) {
+                            Ok(()) => subscribed.push(filter.clone()),
+                            Err(error) => tracing::warn!(filter, %error, "could not subscribe; tried again when the models change or the connection is made anew"),
+                        }
+                    }
+                }
+                for filter in subscribed.extract_if(.., |filter| !wanted.contains(filter)) {
+                    if let Err(error) = client.try_unsubscribe(filter.clone()) {
+                        tracing::warn!(filter, %error, "could not unsubscribe");
+                    }
+                }
+            }
+
+            /// Acknowledges what is durable, and offers again what did not fit.
+            async fn acknowledge(link: Arc<Link>, client: AsyncClient, mut stop: watch::Receiver<bool>) {
+                let mut durable = link.intake.durable();
+                let mut due = Vec::new();
+                let mut deadline = None;
+                loop {
+                    let reached = *durable.borrow_and_update();
+                    link.due(reached, &mut due);
+                    for packet in due.drain(..) {
+                        // The event loop is gone: so is the session.
+                        if client.ack(&$acknowledgement(packet)).await.is_err() {
+                            return;
+                        }
+                    }
+                    if deadline.is_some_and(|deadline| link.idle() || time::Instant::now() >= deadline) {
+                        return;
+                    }
+                    let patience = Duration::from_millis(if deadline.is_some() { 20 } else { 60_000 });
+                    tokio::select! {
+                        changed = durable.changed() => if changed.is_err() { return },
+                        () = link.intake.room(), if link.holds() => {}
+                        () = link.changed.notified() => {}
+                        () = time::sleep(patience) => {}
+                        () = stopped(&mut stop), if deadline.is_none() => {
+                            deadline = Some(time::Instant::now() + Duration::from_secs(2));
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// The client library's 3.1.1 half under the names of its MQTT 5 half.
+mod four {
+    pub(super) use rumqttc::{AsyncClient, Event, EventLoop, mqttbytes};
+    pub(super) mod mqttbytes_packet {
+        pub(in crate::source::session) use rumqttc::Packet;
+    }
+}
+
+mod five {
+    pub(super) use rumqttc::v5::{AsyncClient, Event, EventLoop};
+    pub(super) mod mqttbytes {
+        pub(in crate::source::session) use rumqttc::v5::mqttbytes::QoS;
+    }
+    pub(super) mod mqttbytes_packet {
+        pub(in crate::source::session) use rumqttc::v5::mqttbytes::v5::Packet;
+    }
+}
+
+fn options_four(options: &BrokerOptions) -> rumqttc::MqttOptions {
+    let mut mqtt = rumqttc::MqttOptions::new(&options.client_id, &options.host, options.port);
+    mqtt.set_clean_session(false)
+        .set_manual_acks(true)
+        .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
+        .set_max_packet_size(options.max_packet, options.max_packet)
+        .set_transport(super::transport(options));
+    if let Some((user, password)) = &options.credentials {
+        mqtt.set_credentials(user, password);
+    }
+    mqtt
+}
+
+/// How long a broker keeps the session of an agent that is away: a site may be dark for weeks.
+const SESSION_SECONDS: u32 = 60 * 24 * 3600;
+
+fn options_five(options: &BrokerOptions) -> rumqttc::v5::MqttOptions {
+    let mut mqtt = rumqttc::v5::MqttOptions::new(&options.client_id, &options.host, options.port);
+    mqtt.set_clean_start(false)
+        .set_manual_acks(true)
+        .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
+        .set_session_expiry_interval(Some(SESSION_SECONDS))
+        .set_receive_maximum(Some(options.in_flight))
+        .set_max_packet_size(Some(u32::try_from(options.max_packet).unwrap_or(u32::MAX)))
+        .set_transport(super::transport(options));
+    if let Some((user, password)) = &options.credentials {
+        mqtt.set_credentials(user, password);
+    }
+    mqtt
+}
+
+fn publish_four(packet: u16) -> rumqttc::Publish {
+    let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
+    publish.pkid = packet;
+    publish
+}
+
+fn publish_five(packet: u16) -> rumqttc::v5::mqttbytes::v5::Publish {
+    let mut publish =
+        rumqttc::v5::mqttbytes::v5::Publish::new("", rumqttc::v5::mqttbytes::QoS::AtLeastOnce, Bytes::new(), None);
+    publish.pkid = packet;
+    publish
+}
+
+session!(v4, super::four, super::options_four, super::publish_four, |topic: &String| topic.clone());
+session!(v5, super::five, super::options_five, super::publish_five, |topic: &bytes::Bytes| {
+    String::from_utf8_lossy(topic).into_owned()
+});

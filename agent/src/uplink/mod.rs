@@ -1,0 +1,156 @@
+//! The uplink: everything that is said with the gateway.
+//!
+//! Enrolls, keeps the certificate fresh, follows the configuration, reports sightings and status, and submits proofs. Loses nothing when the
+//! connection breaks, because nothing is kept here: the store is.
+
+mod credentials;
+pub mod flow;
+pub mod seal;
+mod session;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+pub use credentials::{Certified, CredentialError, Credentials};
+use depin_log::Storage;
+use tokio::{sync::watch, time};
+
+use crate::{
+    clock::Clock,
+    committer::SharedStore,
+    configuration::Configuration,
+    intake::{Intake, jitter},
+    metrics::{Metrics, PeerLabel},
+    stop::stopped,
+};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const GOODBYE: Duration = Duration::from_secs(3);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Where the gateway is and who the agent wants to be.
+#[derive(Clone, Debug)]
+pub struct UplinkOptions {
+    /// `https://host:port`.
+    pub gateway: String,
+    /// Wanted name of the EdgeAgent.
+    pub name: String,
+    /// File with the join token, for the first start.
+    pub join_token_file: Option<PathBuf>,
+    /// Between two seals while there is little to seal.
+    pub seal_interval: Duration,
+    /// Between two status reports.
+    pub status_interval: Duration,
+    /// How long readings of unapproved devices are kept.
+    pub keep_unapproved: Duration,
+}
+
+/// What the uplink works with.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) options: Arc<UplinkOptions>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) store: SharedStore,
+    pub(crate) state: Arc<dyn Storage>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
+    pub(crate) configuration: Arc<RwLock<Configuration>>,
+    pub(crate) filters: Arc<watch::Sender<Vec<String>>>,
+    pub(crate) connected: depin_telemetry::Check,
+    pub(crate) configured: depin_telemetry::Check,
+}
+
+impl Context {
+    /// A copy of what the gateway told.
+    pub(crate) fn configuration(&self) -> Configuration {
+        self.configuration.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts models and devices into use.
+    pub(crate) fn put_into_use(&self, configuration: &Configuration) {
+        let now = self.clock.now().wall;
+        let (problems, filters) = self.intake.configure(&configuration.in_force(now), &configuration.view());
+        for problem in &problems {
+            tracing::error!(%problem, "a source of a model cannot be used; the others are");
+        }
+        if configuration.names.is_empty() {
+            self.configured.fail("the gateway told no model yet: is the agent in a fleet?");
+        } else {
+            self.configured.pass();
+        }
+        self.filters.send_if_modified(|known| {
+            let changed = *known != filters;
+            *known = filters;
+            changed
+        });
+    }
+}
+
+/// Runs until `stop`.
+pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
+    let mut backoff = FIRST_BACKOFF;
+    let mut refusals = session::Refusals::default();
+    let mut again = false;
+    while !*stop.borrow() {
+        let started = time::Instant::now();
+        let outcome = {
+            let session = connect(&context, &mut refusals, stop.clone());
+            tokio::pin!(session);
+            tokio::select! {
+                outcome = &mut session => outcome,
+                () = stopped(&mut stop) => {
+                    // A session says goodbye by itself; enrollment is simply given up.
+                    if let Ok(Err(error)) = time::timeout(GOODBYE, session).await {
+                        tracing::debug!(%error, "the session ended while stopping");
+                    }
+                    break;
+                }
+            }
+        };
+        match outcome {
+            Ok(()) => tracing::debug!("the gateway's stream ended"),
+            Err(error) => {
+                tracing::warn!(%error, gateway = context.options.gateway, "no connection to the gateway; readings wait in the spool");
+                context.connected.fail(error.to_string());
+            }
+        }
+        if std::mem::replace(&mut again, true) {
+            context.metrics.reconnects.get_or_create(&PeerLabel { peer: "gateway" }).inc();
+        }
+        // A connection that held for a while begins anew at the shortest wait.
+        if started.elapsed() > LONGEST_BACKOFF {
+            backoff = FIRST_BACKOFF;
+        }
+        let spread = u64::try_from(backoff.as_millis() / 2).unwrap_or(0) + 1;
+        let wait = backoff + Duration::from_millis(jitter(spread));
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        tokio::select! {
+            () = time::sleep(wait) => {}
+            () = stopped(&mut stop) => break,
+        }
+    }
+}
+
+/// One connection: enroll or renew where needed, then a session.
+async fn connect(
+    context: &Context,
+    refusals: &mut session::Refusals,
+    stop: watch::Receiver<bool>,
+) -> Result<(), session::SessionError> {
+    let Context { options, credentials, clock, .. } = context;
+    let certified = match credentials.certified()? {
+        Some(certified) => certified,
+        None => credentials.enroll(&options.gateway, &options.name, options.join_token_file.as_deref(), clock).await?,
+    };
+    let now = clock.now().wall;
+    let (channel, server_key) = credentials.channel(&options.gateway, &certified, now)?;
+    if certified.info.expired(now) {
+        credentials.renew(channel, clock).await?;
+        return Ok(());
+    }
+    session::run(context, &certified, channel, server_key, refusals, stop).await
+}
