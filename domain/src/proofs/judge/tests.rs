@@ -202,7 +202,7 @@ fn a_model_is_admissible_until_its_agent_confirmed_the_successor() {
     append(&mut scene.registry, 1_000, Change::Model(next.clone()));
     scene.models.update(&scene.registry);
     let old = scene.section(&[("total", &[(4_000, 1), (5_000, 2), (6_000, 3), (7_000, 4)])]);
-    assert_eq!(scene.judge(1, &[old.clone()]).accepted, 4);
+    assert_eq!(scene.judge(1, std::slice::from_ref(&old)).accepted, 4);
     scene.confirmed.insert(next.digest, Timestamp(6_000));
     let expected = [(Some(0), vec![2, 3], Reason::ModelNotInForce, String::new())];
     assert_eq!(scene.reasons(1, old), expected);
@@ -303,7 +303,7 @@ fn checks_see_reading_previous_device_and_section() {
     let wild = scene.section(&[("power", &[(5, -90), (6, -85)]), ("total", &[(5, 91)])]);
     assert_eq!(scene.judge(1, &[wild]).accepted, 3);
     let calm = scene.section(&[("power", &[(5, 15), (6, -85)]), ("total", &[(5, 13)])]);
-    assert_eq!(scene.judge(1, &[calm.clone()]).accepted, 0);
+    assert_eq!(scene.judge(1, std::slice::from_ref(&calm)).accepted, 0);
     let before = scene.accounts.clone();
     let verdict = scene.take(&[calm]);
     assert_eq!(verdict.rejections.len(), 1);
@@ -344,7 +344,7 @@ fn a_verdict_that_does_not_fit_is_told() {
     let mut scene = scene(meters());
     let section = scene.section(&[("power", &[(1_000, 5)])]);
     let verdict = Verdict { accepted: 2, rejections: Vec::new() };
-    let error = apply(&scene.registry, &[section.clone()], &verdict, &mut scene.accounts).unwrap_err();
+    let error = apply(&scene.registry, std::slice::from_ref(&section), &verdict, &mut scene.accounts).unwrap_err();
     assert_eq!(error, ApplyError::Count { recorded: 2, left: 1 });
     let stranger = Section { device: device(9, 1).id, ..section };
     let error = apply(&scene.registry, &[stranger], &verdict, &mut scene.accounts).unwrap_err();

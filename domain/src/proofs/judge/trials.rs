@@ -76,6 +76,9 @@ fn random_section(rng: &mut Rng, scene: &Scene) -> Section {
 
 type Kept = HashMap<DeviceId, DeviceStatistics>;
 
+/// Statistics by device, assignment, metric and grain.
+type Book = BTreeMap<(DeviceId, u32, String, Timestamp), GrainStatistic>;
+
 fn verdict(scene: &Scene, relay: u8, sections: &[Section], accounts: &Kept) -> Verdict {
     judge(&scene.context(relay), &header(relay, 100 * HOUR), sections, accounts)
 }
@@ -104,7 +107,7 @@ fn left<'a>(sections: &'a [Section], verdict: &Verdict) -> Vec<(DeviceId, &'a st
 fn scan(
     scene: &Scene,
     readings: &[(DeviceId, String, Reading)],
-) -> BTreeMap<(DeviceId, u32, String, Timestamp), GrainStatistic> {
+) -> Book {
     let mut found = BTreeMap::new();
     for (device, metric, reading) in readings {
         let assignment_of = |at| scene.registry.device(device).unwrap().assignment_at(at).unwrap().number;
@@ -124,7 +127,7 @@ fn scan(
     found
 }
 
-fn kept(accounts: &Kept) -> BTreeMap<(DeviceId, u32, String, Timestamp), GrainStatistic> {
+fn kept(accounts: &Kept) -> Book {
     let all = crate::time::Window { start: Timestamp::MIN, end: Timestamp::MAX };
     let flat = accounts.iter().flat_map(|(device, statistics)| {
         statistics
