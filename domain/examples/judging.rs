@@ -1,7 +1,7 @@
 //! How fast readings are judged and entered on one core: `cargo run --release -p depin-domain --example judging`.
 //!
-//! 1,000 devices with one gauge and one counter, range and rate limits, 20 readings a section, and no check, one check, or
-//! three; beside it one check in the interpreter of the `cel` crate alone.
+//! 1,000 devices with one gauge and one counter, range and rate limits, and no check, one check, or three; sections of 20 readings and
+//! of two. Beside it one check in the interpreter of the `cel` crate alone, and the registry's fold.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +20,6 @@ use depin_domain::{
 };
 
 const DEVICES: usize = 1_000;
-const READINGS: i64 = 10;
 const PROOFS: i64 = 50;
 const CHECK: &str = "previous == null || reading.metric != 'power' || reading.value - previous.value < 1000";
 
@@ -97,14 +96,14 @@ fn device(number: usize, agent: AgentId) -> Change {
     })
 }
 
-/// Proof `number`: ten readings of both metrics of every device.
-fn sections(number: i64, model: Digest) -> Vec<Section> {
+/// Proof `number`: so many readings of both metrics of every device.
+fn sections(number: i64, readings: i64, model: Digest) -> Vec<Section> {
     let series = |metric: &str| {
         let reading = |index: i64| {
-            let step = number * READINGS + index;
+            let step = number * readings + index;
             Reading { at: Timestamp(step * 10_000), value: step * 5 }
         };
-        Series { metric: metric.into(), readings: (0..READINGS).map(reading).collect() }
+        Series { metric: metric.into(), readings: (0..readings).map(reading).collect() }
     };
     let section = |device| Section {
         device: DeviceId::of("energy", &format!("meter-{device}")),
@@ -117,7 +116,7 @@ fn sections(number: i64, model: Digest) -> Vec<Section> {
     sections
 }
 
-fn measure(checks: usize) -> Result<(), Box<dyn Error>> {
+fn measure(checks: usize, readings: i64) -> Result<(), Box<dyn Error>> {
     let registry = network(checks)?;
     let models = Models::of(&registry);
     let digest = registry.model_chain("meter").and_then(|chain| chain.newest()).ok_or("no model")?.digest;
@@ -142,9 +141,10 @@ fn measure(checks: usize) -> Result<(), Box<dyn Error>> {
         agent: agent.id,
         confirmed: &confirmed,
         late_boundaries: &late,
+        received_at: Timestamp(1_000_000_000),
         max_skew_ms: 0,
     };
-    let proofs: Vec<_> = (0..PROOFS).map(|number| sections(number, digest)).collect();
+    let proofs: Vec<_> = (0..PROOFS).map(|number| sections(number, readings, digest)).collect();
     let mut accounts: HashMap<DeviceId, DeviceStatistics> = HashMap::new();
     let (mut judging, mut entering, mut accepted) = (0.0, 0.0, 0);
     for sections in &proofs {
@@ -158,7 +158,8 @@ fn measure(checks: usize) -> Result<(), Box<dyn Error>> {
     }
     let rate = |seconds: f64| accepted as f64 / seconds / 1e6;
     println!(
-        "{checks} checks: {accepted} readings; judged {:.2} million/s, entered {:.2} million/s, both {:.2} million/s",
+        "{checks} checks, {} readings a section: {accepted} readings; judged {:.2} million/s, entered {:.2} million/s, both {:.2} million/s",
+        2 * readings,
         rate(judging),
         rate(entering),
         rate(judging + entering)
@@ -210,8 +211,8 @@ fn measure_registry() -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for checks in [0, 1, 3] {
-        measure(checks)?;
+    for (checks, readings) in [(0, 10), (1, 10), (3, 10), (1, 1)] {
+        measure(checks, readings)?;
     }
     measure_interpreter()?;
     measure_registry()

@@ -39,7 +39,9 @@ pub struct Context<'a> {
     pub confirmed: &'a BTreeMap<Digest, Timestamp>,
     /// By fleet (`namespace/name`): readings before this time were settled for good.
     pub late_boundaries: &'a BTreeMap<String, Timestamp>,
-    /// How far a reading may lie beyond the time of sealing.
+    /// When the proof was received, by the ledger's clock.
+    pub received_at: Timestamp,
+    /// How far a reading may lie beyond the time of sealing, and of receipt: whoever seals may have set any clock.
     pub max_skew_ms: i64,
 }
 
@@ -243,7 +245,7 @@ fn judge_section(
     let inquiry = Inquiry { context, header, section, model, device, statistics };
     let mut judging = Judging {
         inquiry,
-        latest: header.sealed_at.plus(context.max_skew_ms),
+        latest: header.sealed_at.min(context.received_at).plus(context.max_skew_ms),
         facts: None,
         totals: vec![None; if model.section_checks.is_empty() { 0 } else { model.entry.model.metrics.len() }],
         seen: None,

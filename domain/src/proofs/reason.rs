@@ -119,7 +119,7 @@ reasons! {
     307 OutOfRange Judged "The value is beyond the metric's min or max." "Mend the device, or widen the model's range.";
     308 RateExceeded Judged "The value changed faster than the metric's maxRate." "Mend the device, or raise maxRate.";
     309 CheckFailed Judged "A check of the model is not satisfied; the detail names it." "See the check's expression in the model.";
-    310 InFuture Judged "The timestamp lies beyond the time of sealing." "Set the device's clock.";
+    310 InFuture Judged "The timestamp lies beyond the time of sealing or of receipt." "Set the device's clock.";
     311 OutOfOrder Judged "A counter's reading is older than one that already counted." "Raise reorderHorizon if the device sends late.";
     312 Duplicate Judged "This device, metric and timestamp counted before." "None needed.";
     313 SlotTaken Judged "A late reading's cadence slot already holds a reading." "None needed.";

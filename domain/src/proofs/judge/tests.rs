@@ -21,13 +21,14 @@ pub(super) struct Scene {
     pub(super) late: BTreeMap<String, Timestamp>,
     pub(super) accounts: Kept,
     pub(super) digest: Digest,
+    pub(super) received_at: Timestamp,
 }
 
 pub(super) fn scene(registry: Registry) -> Scene {
     let digest = registry.model_chain("meter").unwrap().newest().unwrap().digest;
     let models = Models::of(&registry);
     let (confirmed, late, accounts) = Default::default();
-    Scene { registry, models, confirmed, late, accounts, digest }
+    Scene { registry, models, confirmed, late, accounts, digest, received_at: Timestamp::MAX }
 }
 
 fn meters() -> Registry {
@@ -66,6 +67,7 @@ impl Scene {
             agent: agent(relay).id,
             confirmed: &self.confirmed,
             late_boundaries: &self.late,
+            received_at: self.received_at,
             max_skew_ms: 1_000,
         }
     }
@@ -337,6 +339,14 @@ fn a_rate_counts_seconds_and_no_reset() {
     let reading = |at, value| Reading { at: Timestamp(at), value };
     assert!(!exceeds(1, MetricKind::Counter { resets_to_zero: false }, reading(0, 900), reading(1, 0)));
     assert!(exceeds(i64::MAX, MetricKind::Gauge, reading(0, i64::MIN), reading(1, i64::MAX)));
+}
+
+#[test]
+fn a_seal_dated_ahead_does_not_bring_readings_of_the_future() {
+    let mut scene = scene(meters());
+    scene.received_at = Timestamp(HOUR);
+    let section = scene.section(&[("power", &[(HOUR + 1_000, 1), (HOUR + 1_001, 1)])]);
+    assert_eq!(scene.reasons(1, section), [(Some(0), vec![1], Reason::InFuture, String::new())]);
 }
 
 #[test]

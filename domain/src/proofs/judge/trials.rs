@@ -104,10 +104,7 @@ fn left<'a>(sections: &'a [Section], verdict: &Verdict) -> Vec<(DeviceId, &'a st
 }
 
 /// Statistics from nothing but the accepted readings.
-fn scan(
-    scene: &Scene,
-    readings: &[(DeviceId, String, Reading)],
-) -> Book {
+fn scan(scene: &Scene, readings: &[(DeviceId, String, Reading)]) -> Book {
     let mut found = BTreeMap::new();
     for (device, metric, reading) in readings {
         let assignment_of = |at| scene.registry.device(device).unwrap().assignment_at(at).unwrap().number;
