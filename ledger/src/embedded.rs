@@ -1,0 +1,417 @@
+//! The embedded ledger: one thread owns log and memory and works through a queue; what is asked together is made durable together.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use depin_domain::{proofs::Reason, registry::Record};
+use depin_log::{LogReader, Storage};
+use depin_proto::v1;
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    api::{
+        Answer, Confirmation, EpochRecord, Export, FileStream, Head, Info, InboxRequest, Ledger, OpenChain, Outcome,
+        Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
+    },
+    core::Core,
+    epochs,
+    error::LedgerError,
+    export,
+    files::{Kind, Reader},
+    reading,
+    settings::{Clock, Settings},
+    state::Epoch,
+};
+
+/// Answers a caller once its group is durable, or why it is not.
+type Done = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
+/// Does its part of a group; `Err`: the ledger takes nothing now.
+type Job = Box<dyn FnOnce(Result<&mut Core, LedgerError>) -> Done + Send>;
+
+enum Task {
+    Do(Job),
+    Stop,
+}
+
+/// Most jobs made durable together.
+const GROUP: usize = 512;
+/// Most bytes made durable together: bounds how long the first of a group waits.
+const GROUP_BYTES: u64 = 16 << 20;
+/// Registry records of a page, proofs of a page.
+const PAGE: usize = 1_000;
+
+/// A ledger in a directory of this machine.
+pub struct EmbeddedLedger {
+    tasks: SyncSender<Task>,
+    thread: Option<JoinHandle<()>>,
+    registry: watch::Receiver<Arc<RegistrySnapshot>>,
+    inbox: watch::Receiver<u64>,
+    reader: LogReader,
+    files: Arc<dyn Storage>,
+    settings: Settings,
+}
+
+impl fmt::Debug for EmbeddedLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedLedger").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedLedger {
+    /// Opens the ledger in `storage`, making it where there is none. Blocks while the log behind the newest checkpoint is read.
+    pub fn open(storage: Arc<dyn Storage>, settings: Settings, clock: Clock) -> Result<Self, LedgerError> {
+        let core = Core::open(storage, settings.clone(), clock)?;
+        let (tasks, queue) = sync_channel(settings.queue);
+        let (registry, inbox) = (core.registry_changes.subscribe(), core.inbox_changes.subscribe());
+        let (reader, files) = (core.log.reader(), core.files.clone());
+        let idle = Duration::from_millis(settings.idle_tick_ms.max(1));
+        let thread = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || run(core, &queue, idle))
+            .map_err(|error| LedgerError::Unavailable(format!("start the writer's thread: {error}")))?;
+        Ok(Self { tasks, thread: Some(thread), registry, inbox, reader, files, settings })
+    }
+
+    /// Works off what waits, writes a checkpoint and closes the log. Also done on drop.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Where the thread is gone already there is nothing to stop; its panic was printed.
+            let (sent, joined) = (self.tasks.send(Task::Stop), thread.join());
+            if sent.is_err() || joined.is_err() {
+                tracing::error!("the ledger's writer had ended before it was asked to");
+            }
+        }
+    }
+
+    /// Does `work` in the writer's turn; resolves when everything it appended is durable.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Core) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |core| {
+            let outcome = core.and_then(work);
+            Box::new(move |committed| {
+                let result = match (outcome, committed) {
+                    (Ok(value), Ok(())) => Ok(value),
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                };
+                // A caller that is gone wants no answer.
+                drop(answer.send(result));
+            })
+        });
+        let sent = self.tasks.try_send(Task::Do(job));
+        Box::pin(async move {
+            match sent {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Err(LedgerError::Overloaded),
+                Err(TrySendError::Disconnected(_)) => return Err(stopped()),
+            }
+            answered.await.unwrap_or_else(|_| Err(stopped()))
+        })
+    }
+
+    fn epoch(&self, program: String, number: u64) -> Answer<'static, Epoch> {
+        self.call(move |core| {
+            let epoch = core.state.epoch(&program, number).cloned();
+            epoch.ok_or_else(|| LedgerError::NotFound(format!("a close of epoch {number} of {program}")))
+        })
+    }
+}
+
+impl Drop for EmbeddedLedger {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn stopped() -> LedgerError {
+    LedgerError::Unavailable("the ledger is shutting down".into())
+}
+
+/// The writer's loop: one round is one group.
+fn run(mut core: Core, queue: &Receiver<Task>, idle: Duration) {
+    loop {
+        let mut group: Vec<Done> = Vec::new();
+        let mut stop = false;
+        match queue.recv_timeout(idle) {
+            Ok(task) => {
+                if core.broken.is_some()
+                    && let Err(error) = core.recover()
+                {
+                    tracing::warn!(%error, "the ledger still takes no writes");
+                }
+                let begun = core.log.end();
+                let mut next = Some(task);
+                while let Some(task) = next.take() {
+                    match task {
+                        Task::Do(job) => group.push(job(usable(&mut core))),
+                        Task::Stop => stop = true,
+                    }
+                    if !stop && group.len() < GROUP && core.log.end() - begun < GROUP_BYTES {
+                        next = queue.try_recv().ok();
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if core.broken.is_some() => {
+                if let Err(error) = core.recover() {
+                    tracing::debug!(%error, "the ledger still takes no writes");
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => stop = true,
+        }
+        let committed = usable(&mut core).map(|_| ()).and_then(|()| {
+            core.tick(false)?;
+            core.commit()
+        });
+        for done in group {
+            done(committed.clone());
+        }
+        if stop {
+            shut(core);
+            return;
+        }
+    }
+}
+
+fn usable(core: &mut Core) -> Result<&mut Core, LedgerError> {
+    match &core.broken {
+        Some(why) => Err(LedgerError::Unavailable(why.clone())),
+        None => Ok(core),
+    }
+}
+
+fn shut(mut core: Core) {
+    if core.broken.is_some() {
+        return;
+    }
+    if let Err(error) = core.checkpoint() {
+        tracing::warn!(%error, "no checkpoint at the end: the next start reads more of the log");
+    }
+    if let Err(error) = core.log.close() {
+        tracing::warn!(%error, "the log could not be closed cleanly; nothing acknowledged is lost");
+    }
+}
+
+/// Runs blocking `work` away from the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, LedgerError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(LedgerError::Unavailable(format!("a reading thread ended: {error}"))))
+}
+
+fn entry(files: &dyn Storage, epoch: &Epoch) -> Result<v1::EpochEntry, LedgerError> {
+    let mut entry = v1::EpochEntry { close: epoch.closed.close.clone(), ..Default::default() };
+    if let Some(file) = epoch.result.as_ref().and_then(|result| result.file.as_ref()) {
+        entry.summary = epochs::read_summary(files, file)?.into();
+        entry.result_digest = file.digest.clone();
+    }
+    Ok(entry)
+}
+
+impl Ledger for EmbeddedLedger {
+    fn info(&self) -> Answer<'_, Info> {
+        self.call(|core| {
+            let state = &core.state;
+            let rejected = state.counters.rejected.iter();
+            Ok(Info {
+                incarnation: state.incarnation,
+                registry_version: state.registry.version(),
+                writer_token: state.writer_token,
+                position: core.log.end(),
+                now: core.now().0,
+                open_ms: state.open_time.total(),
+                proofs: state.counters.proofs,
+                readings_accepted: state.counters.accepted,
+                readings_rejected: rejected
+                    .map(|(reason, count)| v1::DropCount { reason: u32::from(*reason), count: *count })
+                    .collect(),
+                proofs_refused: Vec::new(),
+                closing_held: state.held,
+            })
+        })
+    }
+
+    fn append(&self, proofs: Vec<Submission>) -> Answer<'_, Vec<Outcome>> {
+        let count = proofs.len();
+        let judged = self.call(move |core| proofs.into_iter().map(|proof| core.submit(proof)).collect());
+        Box::pin(async move {
+            let deferred = |reason, message: &str| vec![Outcome::Deferred { reason, message: message.into() }; count];
+            match judged.await {
+                Ok(outcomes) => Ok(outcomes),
+                Err(LedgerError::Overloaded) => Ok(deferred(Reason::Overloaded, "the ledger's queue is full")),
+                Err(error) => Ok(deferred(Reason::LedgerUnavailable, &error.to_string())),
+            }
+        })
+    }
+
+    fn open_chains(&self, chains: Vec<OpenChain>) -> Answer<'_, Vec<Head>> {
+        self.call(move |core| core.open_chains(&chains))
+    }
+
+    fn confirm(&self, confirmation: Confirmation) -> Answer<'_, ()> {
+        self.call(move |core| core.confirm(&confirmation))
+    }
+
+    fn registry(&self) -> watch::Receiver<Arc<RegistrySnapshot>> {
+        self.registry.clone()
+    }
+
+    fn read_registry(&self, after_version: u64, limit: usize) -> Answer<'_, Vec<Record>> {
+        let limit = if limit == 0 { PAGE } else { limit.min(10 * PAGE) };
+        self.call(move |core| core.read_registry(after_version, limit))
+    }
+
+    fn acquire_writer(&self, holder: String) -> Answer<'_, v1::WriterToken> {
+        self.call(move |core| core.acquire_writer(holder))
+    }
+
+    fn write_registry(&self, request: v1::WriteRegistryRequest) -> Answer<'_, u64> {
+        self.call(move |core| core.write_registry(request))
+    }
+
+    fn post_inbox(&self, request: InboxRequest) -> Answer<'_, Posted> {
+        self.call(move |core| core.post_inbox(request))
+    }
+
+    fn read_inbox(&self, after: u64) -> Answer<'_, Vec<v1::InboxEntry>> {
+        self.call(move |core| Ok(core.state.inbox.unanswered(after, core.now())))
+    }
+
+    fn inbox_changes(&self) -> watch::Receiver<u64> {
+        self.inbox.clone()
+    }
+
+    fn answer_inbox(&self, request: v1::AnswerInboxRequest) -> Answer<'_, ()> {
+        self.call(move |core| core.answer_inbox(request))
+    }
+
+    fn close_epoch(&self, request: v1::CloseEpochRequest) -> Answer<'_, v1::EpochClose> {
+        self.call(move |core| core.close_epoch(&request))
+    }
+
+    fn read_statistics(
+        &self,
+        request: v1::ReadStatisticsRequest,
+    ) -> Answer<'_, mpsc::Receiver<Result<v1::StatisticsPage, LedgerError>>> {
+        let epoch = self.epoch(request.program.clone(), request.number);
+        let files = Arc::clone(&self.files);
+        Box::pin(async move {
+            let frozen = epoch.await?.closed.frozen;
+            let missing = || {
+                let v1::ReadStatisticsRequest { program, number, of_number } = &request;
+                LedgerError::NotFound(format!("statistics of epoch {of_number} in the close of {number} of {program}"))
+            };
+            let file = frozen.into_iter().find(|file| file.number == request.of_number).ok_or_else(missing)?;
+            let (pages, receiver) = mpsc::channel(4);
+            tokio::task::spawn_blocking(move || {
+                let mut send = |page| pages.blocking_send(page).is_ok();
+                let mut reader = match Reader::open(&*files, &file, Kind::Statistics) {
+                    Ok(reader) => reader,
+                    Err(error) => {
+                        send(Err(error));
+                        return;
+                    }
+                };
+                loop {
+                    let page = reader.frame().and_then(|frame| {
+                        let page = frame.map(v1::StatisticsPage::decode).transpose();
+                        page.map_err(|error| LedgerError::Damaged(format!("{}: {error}", file.name)))
+                    });
+                    let last = page.is_err();
+                    match page.transpose() {
+                        Some(page) if send(page) && !last => {}
+                        _ => return,
+                    }
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn record_epoch(
+        &self,
+        writer: v1::WriterToken,
+        program: String,
+        number: u64,
+        result: EpochRecord,
+    ) -> Answer<'_, v1::RecordEpochResponse> {
+        self.call(move |core| core.record_epoch(&writer, &program, number, &result))
+    }
+
+    fn list_epochs(&self, program: String, from_number: u64, limit: usize) -> Answer<'_, Vec<v1::EpochEntry>> {
+        let limit = if limit == 0 { 100 } else { limit.min(PAGE) };
+        let epochs = self.call(move |core| {
+            let known = core.state.epochs.get(&program);
+            let wanted = known.into_iter().flat_map(|epochs| epochs.range(from_number..));
+            Ok(wanted.take(limit).map(|(_, epoch)| epoch.clone()).collect::<Vec<_>>())
+        });
+        let files = Arc::clone(&self.files);
+        Box::pin(async move {
+            let epochs = epochs.await?;
+            blocking(move || epochs.iter().map(|epoch| entry(&*files, epoch)).collect()).await
+        })
+    }
+
+    fn read_epoch(&self, program: String, number: u64) -> Answer<'_, (v1::EpochEntry, Option<EpochRecord>)> {
+        let epoch = self.epoch(program, number);
+        let files = Arc::clone(&self.files);
+        Box::pin(async move {
+            let epoch = epoch.await?;
+            blocking(move || {
+                let file = epoch.result.as_ref().and_then(|result| result.file.as_ref());
+                let result = file.map(|file| epochs::read_result(&*files, file)).transpose()?;
+                Ok((entry(&*files, &epoch)?, result))
+            })
+            .await
+        })
+    }
+
+    fn read_export(&self, program: String, number: u64, export: Export) -> Answer<'_, FileStream> {
+        let epoch = self.epoch(program.clone(), number);
+        let registry = self.registry.borrow().registry.clone();
+        let (files, reader) = (Arc::clone(&self.files), self.reader.clone());
+        Box::pin(async move {
+            let source = export::Source { epoch: epoch.await?, registry, files, log: reader };
+            let (chunks, receiver) = mpsc::channel(8);
+            tokio::task::spawn_blocking(move || {
+                let result = match export {
+                    Export::Public => export::public::write(&source, &chunks),
+                    Export::Audit => export::audit::write(&source, &chunks),
+                };
+                if let Err(error) = result {
+                    // A receiver that is gone wants no error either.
+                    drop(chunks.blocking_send(Err(error)));
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, Vec<StoredProof>> {
+        let reader = self.reader.clone();
+        let marks = self.call(|core| Ok((core.settings.backup_configured, core.state.archived)));
+        Box::pin(async move {
+            let (backup, archived) = marks.await?;
+            blocking(move || reading::proofs(&reader, &filter, backup, archived)).await
+        })
+    }
+
+    fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, ()> {
+        self.call(move |core| core.release_closing(&writer))
+    }
+}

@@ -1,0 +1,148 @@
+//! Requests that wait for the operator: capped in all and by sender, gone after a day, answered once.
+
+use std::collections::BTreeMap;
+
+use depin_domain::{ids::Digest, time::Timestamp};
+use depin_proto::v1::{self, inbox_entry};
+
+use crate::{
+    api::Posted,
+    error::LedgerError,
+    record::{AnsweredRecord, PostedRecord},
+};
+
+/// How long an entry and its answer are kept.
+pub(crate) const TTL_MS: i64 = 24 * 3_600_000;
+/// Most entries in all.
+pub(crate) const MAX_ENTRIES: usize = 10_000;
+/// Most entries of one agent, or under one join token.
+pub(crate) const MAX_PER_SENDER: usize = 100;
+/// Most sightings in one entry.
+pub(crate) const MAX_SIGHTINGS: usize = 1_000;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Waiting {
+    pub(crate) posted: PostedRecord,
+    pub(crate) answer: Option<AnsweredRecord>,
+}
+
+/// All entries by id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Inbox {
+    pub(crate) entries: BTreeMap<u64, Waiting>,
+    by_csr: BTreeMap<Vec<u8>, u64>,
+    pub(crate) last_id: u64,
+}
+
+impl Waiting {
+    fn received_at(&self) -> i64 {
+        self.posted.entry.as_ref().map_or(0, |entry| entry.received_at)
+    }
+
+    fn posted(&self) -> Posted {
+        Posted {
+            id: self.posted.entry.as_ref().map_or(0, |entry| entry.id),
+            response: self.answer.as_ref().and_then(|answer| answer.response.clone()),
+            recorded: 0,
+        }
+    }
+}
+
+fn sender(entry: &v1::InboxEntry) -> Vec<u8> {
+    match &entry.entry {
+        Some(inbox_entry::Entry::Enroll(request)) => request.token.to_vec(),
+        Some(inbox_entry::Entry::Renew(renewal)) => renewal.agent_id.to_vec(),
+        Some(inbox_entry::Entry::Sightings(sightings)) => sightings.agent_id.to_vec(),
+        None => Vec::new(),
+    }
+}
+
+impl Inbox {
+    /// What stands under this CSR.
+    pub(crate) fn known(&self, csr: &Digest, now: Timestamp) -> Option<Posted> {
+        let waiting = self.entries.get(self.by_csr.get(csr.as_ref())?)?;
+        // A denial or a certificate is repeated; an expired entry is posted anew.
+        (waiting.received_at() + TTL_MS > now.0).then(|| waiting.posted())
+    }
+
+    /// The serials that wait for the operator already, of one agent.
+    pub(crate) fn sighted(&self, agent: &[u8]) -> Vec<(&str, &str)> {
+        let unanswered = self.entries.values().filter(|waiting| waiting.answer.is_none());
+        let mine = unanswered.filter_map(|waiting| match waiting.posted.entry.as_ref()?.entry.as_ref()? {
+            inbox_entry::Entry::Sightings(entry) if *entry.agent_id == *agent => Some(entry),
+            _ => None,
+        });
+        mine.flat_map(|entry| &entry.sightings).map(|seen| (seen.model.as_str(), seen.serial.as_str())).collect()
+    }
+
+    /// Whether there is room for `entry`.
+    pub(crate) fn admit(&self, entry: &v1::InboxEntry, now: Timestamp) -> Result<(), LedgerError> {
+        let alive = || self.entries.values().filter(|waiting| waiting.received_at() + TTL_MS > now.0);
+        if alive().count() >= MAX_ENTRIES {
+            return Err(LedgerError::InboxFull("in all"));
+        }
+        let sender_of_new = sender(entry);
+        let mine = alive().filter_map(|waiting| waiting.posted.entry.as_ref());
+        if mine.filter(|other| sender(other) == sender_of_new).count() >= MAX_PER_SENDER {
+            return Err(LedgerError::InboxFull("of this sender"));
+        }
+        Ok(())
+    }
+
+    /// Unanswered entries after an id.
+    pub(crate) fn unanswered(&self, after: u64, now: Timestamp) -> Vec<v1::InboxEntry> {
+        let entries = self.entries.range(after.saturating_add(1)..).map(|(_, waiting)| waiting);
+        let alive = entries.filter(|waiting| waiting.answer.is_none() && waiting.received_at() + TTL_MS > now.0);
+        alive.filter_map(|waiting| waiting.posted.entry.clone()).collect()
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<&Waiting> {
+        self.entries.get(&id)
+    }
+
+    /// Puts an entry back as a checkpoint has it.
+    pub(crate) fn restore(&mut self, waiting: Waiting) -> Option<()> {
+        let id = waiting.posted.entry.as_ref()?.id;
+        if !waiting.posted.csr.is_empty() {
+            self.by_csr.insert(waiting.posted.csr.to_vec(), id);
+        }
+        self.entries.insert(id, waiting);
+        Some(())
+    }
+
+    /// The fold's step: an entry was posted; what is a day older is forgotten.
+    pub(crate) fn post(&mut self, posted: PostedRecord) {
+        let Some(entry) = &posted.entry else { return };
+        let (id, now) = (entry.id, entry.received_at);
+        let expired: Vec<u64> = self
+            .entries
+            .iter()
+            .take_while(|(_, waiting)| waiting.received_at() + TTL_MS <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in expired {
+            if let Some(waiting) = self.entries.remove(&id)
+                && self.by_csr.get(&waiting.posted.csr[..]) == Some(&id)
+            {
+                self.by_csr.remove(&waiting.posted.csr[..]);
+            }
+        }
+        if !posted.csr.is_empty() {
+            self.by_csr.insert(posted.csr.to_vec(), id);
+        }
+        self.last_id = self.last_id.max(id);
+        self.entries.insert(id, Waiting { posted, answer: None });
+    }
+
+    /// The fold's step: an entry was answered. Sightings that were taken note of are gone.
+    pub(crate) fn answer(&mut self, answer: AnsweredRecord) {
+        if let Some(waiting) = self.entries.get_mut(&answer.id) {
+            if waiting.posted.csr.is_empty() {
+                self.entries.remove(&answer.id);
+            } else {
+                waiting.answer = Some(answer);
+            }
+        }
+    }
+}

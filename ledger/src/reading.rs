@@ -1,0 +1,91 @@
+//! Recorded proofs read back from the log, without the writer.
+
+use bytes::Bytes;
+use depin_domain::{proofs::Section, time::{Timestamp, Window}};
+use depin_log::LogReader;
+use depin_proto::{convert, envelope};
+
+use crate::{
+    api::{ProofFilter, StoredProof},
+    core::from_log,
+    error::LedgerError,
+    record::{Entry, ProofRecord},
+};
+
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 10_000;
+/// A page is cut at so many bytes, whatever its limit.
+const PAGE_BYTES: usize = 32 << 20;
+
+/// Proofs that fit the filter, in log order.
+pub(crate) fn proofs(
+    reader: &LogReader,
+    filter: &ProofFilter,
+    backup: bool,
+    archived: u64,
+) -> Result<Vec<StoredProof>, LedgerError> {
+    let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(MAX_PAGE) };
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    let front = reader.front();
+    // `after` may lie before the front, or be a mark of another ledger: then reading begins at the front.
+    let mut cursor = reader.read_from(if filter.after < front { front } else { filter.after }).map_err(from_log)?;
+    while found.len() < limit && bytes < PAGE_BYTES {
+        let Some(record) = cursor.next_record().map_err(from_log)? else { break };
+        let (position, kind) = (record.position, record.kind);
+        if position <= filter.after && filter.after >= front && position != front {
+            continue;
+        }
+        let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)? else { continue };
+        if let Some(proof) = stored(record, position, filter, !backup || position < archived)? {
+            bytes += proof.proof.sections.iter().map(Bytes::len).sum::<usize>();
+            found.push(proof);
+        }
+    }
+    Ok(found)
+}
+
+fn stored(
+    record: ProofRecord,
+    position: u64,
+    filter: &ProofFilter,
+    archived: bool,
+) -> Result<Option<StoredProof>, LedgerError> {
+    let damaged = |what: String| LedgerError::Damaged(format!("record at position {position}: {what}"));
+    let proof = record.proof.ok_or_else(|| damaged("no proof in it".into()))?;
+    if filter.key.is_some_and(|key| proof.key_id[..] != key.0[..]) {
+        return Ok(None);
+    }
+    if !filter.window.is_empty() || filter.device.is_some() {
+        let header = envelope::decode_header(&proof.header).map_err(|error| damaged(error.to_string()))?;
+        if !filter.window.is_empty() && !filter.window.overlaps(&header.window) {
+            return Ok(None);
+        }
+        if filter.device.is_some() {
+            let sections = proof.sections.iter().map(|bytes| envelope::decode_section(bytes));
+            let sections: Vec<_> = sections.collect::<Result<_, _>>().map_err(|error| damaged(error.to_string()))?;
+            if !sections.iter().any(|section| wanted(section, filter)) {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(StoredProof {
+        position,
+        ledger_incarnation: record.ledger_incarnation,
+        received_at: Timestamp(record.received_at),
+        agent: convert::agent_id("agent", &record.agent).map_err(|error| damaged(error.to_string()))?,
+        proof,
+        verdict: envelope::decode_verdict(&record.verdict).map_err(|error| damaged(error.to_string()))?,
+        rejected: record.rejected,
+        archived,
+    }))
+}
+
+fn wanted(section: &Section, filter: &ProofFilter) -> bool {
+    filter.device == Some(section.device) && touches(section, filter.window)
+}
+
+/// Whether a reading of the section lies in the window, or the window is empty.
+pub(crate) fn touches(section: &Section, window: Window) -> bool {
+    let mut readings = section.series.iter().flat_map(|series| &series.readings);
+    window.is_empty() || readings.any(|reading| window.contains(reading.at))
+}
