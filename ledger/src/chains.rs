@@ -11,7 +11,7 @@ use depin_domain::{
 };
 
 /// A recorded proof of a chain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct Step {
     #[prost(uint64, tag = "1")]
     pub(crate) sequence: u64,
@@ -131,7 +131,11 @@ mod tests {
                 let (mut at, mut hops) = (head, 0);
                 while at.sequence > *wanted {
                     let links = stored[&at.position].1;
-                    at = if links.skip.sequence >= *wanted && links.skip.position > 0 { links.skip } else { links.previous };
+                    at = if links.skip.sequence >= *wanted && links.skip.position > 0 {
+                        links.skip
+                    } else {
+                        links.previous
+                    };
                     hops += 1;
                 }
                 assert_eq!(at, Step { sequence: *wanted, position: *position });

@@ -308,11 +308,11 @@ impl Core {
             return Ok(outcome);
         }
         let head = self.state.chains.head(&header.key);
-        let passed = head.is_some_and(|head| head.incarnation == header.incarnation && header.sequence <= head.sequence);
+        let passed =
+            head.is_some_and(|head| head.incarnation == header.incarnation && header.sequence <= head.sequence);
         let found = if passed { self.find(&header.key, header.sequence)? } else { None };
-        let declared = submission
-            .declared
-            .map(|next_sequence| Declared { incarnation: header.incarnation, next_sequence });
+        let declared =
+            submission.declared.map(|next_sequence| Declared { incarnation: header.incarnation, next_sequence });
         let known = Known { head, declared, judged: found.as_ref().map(|found| found.digest) };
         let place = chain::place(&known, header, &submission.opened.digest);
         match place {
@@ -433,7 +433,9 @@ impl Core {
     /// The recorded proof of a chain's newest incarnation with this sequence; `None` where there is none or retention removed it.
     fn find(&self, key: &KeyId, sequence: u64) -> Result<Option<Found>, LedgerError> {
         let Some(chain) = self.state.chains.get(key) else { return Ok(None) };
-        let Some(mut step) = chain.steps.iter().find(|step| step.sequence >= sequence).copied() else { return Ok(None) };
+        let Some(mut step) = chain.steps.iter().find(|step| step.sequence >= sequence).copied() else {
+            return Ok(None);
+        };
         loop {
             let Some(found) = self.found_at(step.position)? else { return Ok(None) };
             if found.sequence <= sequence {
@@ -455,7 +457,9 @@ impl Core {
             return Ok(None);
         }
         let Some(record) = self.log.reader().read(position).map_err(from_log)? else { return Ok(None) };
-        let Entry::Proof(record) = Entry::decode(record.kind, record.payload.into(), position)? else { return Ok(None) };
+        let Entry::Proof(record) = Entry::decode(record.kind, record.payload.into(), position)? else {
+            return Ok(None);
+        };
         let parsed = ParsedProof::of(&record, position)?;
         let links = Links {
             previous: Step { sequence: record.previous_sequence, position: record.previous_position },

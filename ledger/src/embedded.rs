@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     api::{
-        Answer, Confirmation, EpochRecord, Export, FileStream, Head, Info, InboxRequest, Ledger, OpenChain, Outcome,
+        Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
         Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
     },
     core::Core,
@@ -319,7 +319,7 @@ impl Ledger for EmbeddedLedger {
             let file = frozen.into_iter().find(|file| file.number == request.of_number).ok_or_else(missing)?;
             let (pages, receiver) = mpsc::channel(4);
             tokio::task::spawn_blocking(move || {
-                let mut send = |page| pages.blocking_send(page).is_ok();
+                let send = |page| pages.blocking_send(page).is_ok();
                 let mut reader = match Reader::open(&*files, &file, Kind::Statistics) {
                     Ok(reader) => reader,
                     Err(error) => {
@@ -333,9 +333,9 @@ impl Ledger for EmbeddedLedger {
                         page.map_err(|error| LedgerError::Damaged(format!("{}: {error}", file.name)))
                     });
                     let last = page.is_err();
-                    match page.transpose() {
-                        Some(page) if send(page) && !last => {}
-                        _ => return,
+                    let Some(page) = page.transpose() else { return };
+                    if !send(page) || last {
+                        return;
                     }
                 }
             });

@@ -61,12 +61,13 @@ pub(crate) fn to_proto(
 }
 
 /// Fleets of the program's spec that rules an epoch.
-fn fleets(state: &State, program: &str, number: u64) -> Result<Vec<String>, LedgerError> {
+pub(crate) fn fleets(state: &State, program: &str, number: u64) -> Result<Vec<String>, LedgerError> {
     let known = state.registry.program(program).ok_or_else(|| LedgerError::NotFound(format!("program {program}")))?;
     let entry = known.ruling(number).or_else(|| known.newest());
     let entry = entry.ok_or_else(|| LedgerError::NotFound(format!("a spec of program {program}")))?;
-    let spec: ProgramSpec = serde_json::from_str(&entry.spec)
-        .map_err(|error| invalid("program", format!("the spec of {program} cannot be read ({error}): apply it again")))?;
+    let spec: ProgramSpec = serde_json::from_str(&entry.spec).map_err(|error| {
+        invalid("program", format!("the spec of {program} cannot be read ({error}): apply it again"))
+    })?;
     Ok(spec.fleets)
 }
 
@@ -216,8 +217,12 @@ fn repeated(close: Option<&v1::EpochClose>, request: &v1::CloseEpochRequest) -> 
     let close = close.ok_or_else(|| LedgerError::Damaged("a close without content".into()))?;
     let window = v1::EpochWindow { number: request.number, start: request.start, end: request.end };
     if close.window.as_ref() != Some(&window) {
-        let recorded = close.window.as_ref().map(|window| format!("[{}, {})", window.start, window.end)).unwrap_or_default();
-        return Err(LedgerError::Conflict { what: format!("epoch {} of {}", request.number, request.program), recorded });
+        let recorded =
+            close.window.as_ref().map(|window| format!("[{}, {})", window.start, window.end)).unwrap_or_default();
+        return Err(LedgerError::Conflict {
+            what: format!("epoch {} of {}", request.number, request.program),
+            recorded,
+        });
     }
     Ok(close.clone())
 }

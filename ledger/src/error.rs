@@ -12,7 +12,9 @@ pub enum LedgerError {
     #[error("the ledger has more waiting than it can hold; try again")]
     Overloaded,
     /// Another writer has taken a newer token.
-    #[error("writer token {incarnation}/{token} is not the newest ({newest_incarnation}/{newest}): another operator leads")]
+    #[error(
+        "writer token {incarnation}/{token} is not the newest ({newest_incarnation}/{newest}): another operator leads"
+    )]
     Fenced {
         /// Of the token that was shown.
         incarnation: u64,
@@ -62,7 +64,9 @@ pub enum LedgerError {
         remaining_ms: i64,
     },
     /// After a restore not every known chain has reported its head.
-    #[error("closing is held after a restore: {missing} known chains have not reported their heads; wait, or release it")]
+    #[error(
+        "closing is held after a restore: {missing} known chains have not reported their heads; wait, or release it"
+    )]
     ClosingHeld {
         /// How many have not.
         missing: u64,

@@ -5,10 +5,32 @@
 //! append are one step of one thread.
 
 pub mod api;
+mod backup;
+mod chains;
+mod compact;
+mod control;
+mod core;
+mod embedded;
+mod epochs;
 mod error;
+mod export;
+mod files;
+mod inbox;
+mod open_time;
+mod reading;
+mod record;
+mod settings;
+mod snapshot;
+mod state;
+mod verify;
 
 pub use api::{
-    Answer, Confirmation, EpochRecord, Export, FileStream, Head, Info, InboxRequest, Ledger, OpenChain, Outcome, Posted,
-    ProofFilter, RegistrySnapshot, StoredProof, Submission,
+    Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
+    Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
 };
+pub use backup::{BackupFile, BackupManifest, read_manifest, restore};
+pub use compact::Compaction;
+pub use embedded::EmbeddedLedger;
 pub use error::LedgerError;
+pub use settings::{Clock, Settings};
+pub use verify::{CheckSignature, Verification, verify};

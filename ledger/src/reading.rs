@@ -1,7 +1,10 @@
 //! Recorded proofs read back from the log, without the writer.
 
 use bytes::Bytes;
-use depin_domain::{proofs::Section, time::{Timestamp, Window}};
+use depin_domain::{
+    proofs::Section,
+    time::{Timestamp, Window},
+};
 use depin_log::LogReader;
 use depin_proto::{convert, envelope};
 
@@ -32,10 +35,12 @@ pub(crate) fn proofs(
     while found.len() < limit && bytes < PAGE_BYTES {
         let Some(record) = cursor.next_record().map_err(from_log)? else { break };
         let (position, kind) = (record.position, record.kind);
-        if position <= filter.after && filter.after >= front && position != front {
+        if position <= filter.after {
             continue;
         }
-        let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)? else { continue };
+        let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)? else {
+            continue;
+        };
         if let Some(proof) = stored(record, position, filter, !backup || position < archived)? {
             bytes += proof.proof.sections.iter().map(Bytes::len).sum::<usize>();
             found.push(proof);

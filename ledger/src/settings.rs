@@ -1,6 +1,10 @@
 //! How a ledger is kept, and whose clock it goes by.
 
-use std::{fmt, sync::Arc, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use depin_domain::time::Timestamp;
 

@@ -180,14 +180,18 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, &Chunk { marks: Some(marks(state)), ..Chunk::default() });
     for written in state.written.chunks(CHUNK) {
-        let entry = |one: &Written| RegistryEntry { incarnation: one.incarnation, at: one.at, change: one.change.clone() };
+        let entry =
+            |one: &Written| RegistryEntry { incarnation: one.incarnation, at: one.at, change: one.change.clone() };
         put(&mut out, &Chunk { registry: written.iter().map(entry).collect(), ..Chunk::default() });
     }
     // Sorted, so that equal states have equal bytes.
     let mut chains: Vec<_> = state.chains.by_key.iter().collect();
     chains.sort_by_key(|(key, _)| **key);
     for part in chains.chunks(CHUNK) {
-        put(&mut out, &Chunk { chains: part.iter().map(|(key, chain)| chain_entry(key, chain)).collect(), ..Chunk::default() });
+        put(
+            &mut out,
+            &Chunk { chains: part.iter().map(|(key, chain)| chain_entry(key, chain)).collect(), ..Chunk::default() },
+        );
     }
     let mut devices: Vec<_> = state.accounts.iter().collect();
     devices.sort_by_key(|(device, _)| **device);

@@ -167,9 +167,7 @@ impl State {
     ) -> Result<(), LedgerError> {
         let (models, programs) =
             (matches!(change, Change::Model(_)), matches!(change, Change::Program(_) | Change::ProgramRemoved { .. }));
-        self.registry
-            .apply(Record { version, at: Timestamp(at), change })
-            .map_err(|error| damaged(position, error))?;
+        self.registry.apply(Record { version, at: Timestamp(at), change }).map_err(|error| damaged(position, error))?;
         self.written.push(Written { incarnation: self.incarnation, at, change: bytes });
         if models {
             self.models.update(&self.registry);

@@ -1,0 +1,219 @@
+//! Copies of the ledger in another directory, and the way back.
+//!
+//! A backup holds the log up to a position at which it was rolled over, and every file that records before that position name. Files are
+//! immutable, so a later backup into the same directory copies only what is new. `manifest.json`, written last, lists all with digests:
+//! without it there is no backup. A restore raises the ledger's incarnation, which fences every writer and tells agents to compare heads.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use depin_domain::{canonical, ids::Digest};
+use depin_log::{Log, Storage, checkpoint};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    core::{Core, from_log, load_state, log_options},
+    embedded::EmbeddedLedger,
+    error::LedgerError,
+    record::{BackupRecord, Entry, IncarnationRecord},
+    settings::{Clock, Settings},
+};
+
+const MANIFEST: &str = "manifest.json";
+const FORMAT: &str = "depin.v1.LedgerBackup";
+const COPY: usize = 1 << 20;
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupManifest {
+    /// `depin.v1.LedgerBackup`.
+    pub format: String,
+    /// Incarnation of the ledger.
+    pub incarnation: u64,
+    /// Everything before this position is in it.
+    pub position: u64,
+    /// The ledger's clock when the backup began.
+    pub at: i64,
+    /// All files, ascending by directory and name.
+    pub files: Vec<BackupFile>,
+}
+
+/// One file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupFile {
+    /// Directory: `log`, `epochs`, `thin`, or empty.
+    pub directory: String,
+    /// Its name there.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256.
+    pub sha256: Digest,
+}
+
+fn unavailable(what: &str) -> impl Fn(std::io::Error) -> LedgerError {
+    move |error| LedgerError::Unavailable(format!("{what}: {error}"))
+}
+
+fn directory(root: &Arc<dyn Storage>, name: &str) -> Result<Arc<dyn Storage>, LedgerError> {
+    if name.is_empty() { Ok(Arc::clone(root)) } else { root.directory(name).map_err(unavailable(name)) }
+}
+
+impl EmbeddedLedger {
+    /// Copies everything up to now into `target` while the ledger goes on. What it then holds is archived.
+    pub async fn backup(&self, target: Arc<dyn Storage>) -> Result<BackupManifest, LedgerError> {
+        let (root, begun) = self.call(|core| Ok((Arc::clone(&core.root), core.begin_backup()?))).await?;
+        let copied = tokio::task::spawn_blocking(move || copy(&root, &target, begun)).await;
+        let manifest =
+            copied.map_err(|error| LedgerError::Unavailable(format!("the copying thread ended: {error}")))??;
+        let position = manifest.position;
+        self.call(move |core| {
+            let at = core.now().0;
+            core.put(Entry::Backup(BackupRecord { position, at })).map(|_| ())
+        })
+        .await?;
+        Ok(manifest)
+    }
+}
+
+impl Core {
+    /// Marks where the backup ends, and lists what is in it (without digests).
+    fn begin_backup(&mut self) -> Result<BackupManifest, LedgerError> {
+        let at = self.now().0;
+        self.put(Entry::Backup(BackupRecord { position: 0, at }))?;
+        self.log.roll().map_err(from_log)?;
+        let position = self.log.end();
+        let mut files = Vec::new();
+        let mut add = |directory: &str, name: String| {
+            files.push(BackupFile { directory: directory.into(), name, bytes: 0, sha256: Digest::default() });
+        };
+        for name in self.root.list().map_err(unavailable("list"))? {
+            if self.log.front() > 0 && name.starts_with("base.") && !name.ends_with(".tmp") {
+                add("", name);
+            }
+        }
+        for name in directory(&self.root, "log")?.list().map_err(unavailable("list log"))? {
+            let base = name.strip_suffix(".seg").and_then(|digits| digits.parse::<u64>().ok());
+            if base.is_some_and(|base| base < position) {
+                add("log", name);
+            }
+        }
+        for name in directory(&self.root, "thin")?.list().map_err(unavailable("list thin"))? {
+            if !name.ends_with(".tmp") {
+                add("thin", name);
+            }
+        }
+        for epoch in self.state.epochs.values().flat_map(BTreeMap::values) {
+            let result = epoch.result.as_ref().and_then(|result| result.file.as_ref());
+            epoch.closed.frozen.iter().chain(result).for_each(|file| add("epochs", file.name.clone()));
+        }
+        files.sort_by(|a, b| (&a.directory, &a.name).cmp(&(&b.directory, &b.name)));
+        Ok(BackupManifest { format: FORMAT.into(), incarnation: self.state.incarnation, position, at, files })
+    }
+}
+
+fn copy(
+    root: &Arc<dyn Storage>,
+    target: &Arc<dyn Storage>,
+    mut manifest: BackupManifest,
+) -> Result<BackupManifest, LedgerError> {
+    let before = read_manifest(target).ok();
+    for file in &mut manifest.files {
+        let (from, to) = (directory(root, &file.directory)?, directory(target, &file.directory)?);
+        let source = from.open_read(&file.name).map_err(unavailable(&file.name))?;
+        file.bytes = source.length().map_err(unavailable(&file.name))?;
+        // Of this very ledger: another one's segments have the same names.
+        let same_ledger = before.iter().filter(|before| before.incarnation == manifest.incarnation);
+        let mut known = same_ledger.flat_map(|before| &before.files);
+        let known = known.find(|known| {
+            (&known.directory, &known.name, known.bytes) == (&file.directory, &file.name, file.bytes)
+                && !file.directory.is_empty()
+        });
+        file.sha256 = match known {
+            Some(known) => known.sha256,
+            None => copy_file(&*from, &*to, &file.name)?,
+        };
+    }
+    let bytes = canonical::to_vec(&manifest).map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+    checkpoint::replace(&**target, MANIFEST, &[&bytes]).map_err(from_log)?;
+    Ok(manifest)
+}
+
+fn copy_file(from: &dyn Storage, to: &dyn Storage, name: &str) -> Result<Digest, LedgerError> {
+    let fail = unavailable(name);
+    let source = from.open_read(name).map_err(&fail)?;
+    let temporary = format!("{name}.tmp");
+    if to.list().map_err(&fail)?.contains(&temporary) {
+        to.remove(&temporary).map_err(&fail)?;
+    }
+    let mut copy = to.create(&temporary).map_err(&fail)?;
+    let (mut hash, mut buffer, mut offset) = (Sha256::new(), vec![0; COPY], 0);
+    loop {
+        let read = source.read_at(offset, &mut buffer).map_err(&fail)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        copy.append(&buffer[..read]).map_err(&fail)?;
+        offset += read as u64;
+    }
+    copy.sync_data().map_err(&fail)?;
+    to.rename(&temporary, name).map_err(&fail)?;
+    to.sync_directory().map_err(&fail)?;
+    Ok(Digest(hash.finalize().into()))
+}
+
+/// What the backup in `source` holds.
+pub fn read_manifest(source: &Arc<dyn Storage>) -> Result<BackupManifest, LedgerError> {
+    let missing = |error: std::io::Error| LedgerError::NotFound(format!("{MANIFEST} of a backup ({error})"));
+    let file = source.open_read(MANIFEST).map_err(missing)?;
+    let length = usize::try_from(file.length().map_err(missing)?).unwrap_or(0);
+    let mut bytes = vec![0; length];
+    file.read_at(0, &mut bytes).map_err(missing)?;
+    let manifest: BackupManifest =
+        serde_json::from_slice(&bytes).map_err(|error| LedgerError::Damaged(format!("{MANIFEST}: {error}")))?;
+    if manifest.format != FORMAT {
+        return Err(LedgerError::Damaged(format!("{MANIFEST}: format {:?} is not {FORMAT:?}", manifest.format)));
+    }
+    Ok(manifest)
+}
+
+/// Makes a ledger in `target`, which must be empty, of the backup in `source`. Returns its new incarnation.
+///
+/// Every file's digest and every record's checksum is checked. Closing is held until every known chain has reported its head.
+pub fn restore(
+    source: &Arc<dyn Storage>,
+    target: &Arc<dyn Storage>,
+    settings: &Settings,
+    clock: &Clock,
+) -> Result<u64, LedgerError> {
+    let manifest = read_manifest(source)?;
+    if !directory(target, "log")?.list().map_err(unavailable("list log"))?.iter().all(|name| !name.ends_with(".seg")) {
+        let message = "holds a ledger: restore into an empty directory, and keep the old one".into();
+        return Err(LedgerError::Invalid { field: "target", message });
+    }
+    for file in &manifest.files {
+        let (from, to) = (directory(source, &file.directory)?, directory(target, &file.directory)?);
+        if copy_file(&*from, &*to, &file.name)? != file.sha256 {
+            return Err(LedgerError::Damaged(format!(
+                "{}/{} of the backup: another digest",
+                file.directory, file.name
+            )));
+        }
+    }
+    let (mut log, _) = Log::open(directory(target, "log")?, log_options(settings)).map_err(from_log)?;
+    if log.end() < manifest.position {
+        return Err(LedgerError::Damaged(format!("the backup's log ends at {}, not {}", log.end(), manifest.position)));
+    }
+    let state = load_state(&**target, &log, false)?;
+    let now = clock.now().0;
+    // The time in seconds makes two restores of one backup differ.
+    let incarnation = (state.incarnation + 1).max(u64::try_from(now / 1_000).unwrap_or(0));
+    let entry = Entry::Incarnation(IncarnationRecord { incarnation, hold: true, at: now });
+    log.append_with(entry.kind(), |buffer| entry.encode(buffer)).map_err(from_log)?;
+    log.sync().map_err(from_log)?;
+    log.close().map_err(from_log)?;
+    Ok(incarnation)
+}

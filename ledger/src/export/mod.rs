@@ -1,0 +1,88 @@
+//! What leaves the ledger about an epoch: the public export, from which anyone can recompute amounts and root, and the audit export.
+//!
+//! Both are streams of files: Parquet (zstd) beside a `manifest.json` in canonical JSON that names their digests. The schemas are in
+//! `docs/exports.md`; they only grow.
+
+pub(crate) mod audit;
+pub(crate) mod public;
+mod table;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use depin_domain::{canonical, ids::Digest, registry::Registry};
+use depin_log::{LogReader, Storage};
+use depin_proto::v1;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{api::EpochRecord, epochs, error::LedgerError, state::Epoch};
+
+/// What exports are made of.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) epoch: Epoch,
+    pub(crate) registry: Registry,
+    pub(crate) files: Arc<dyn Storage>,
+    pub(crate) log: LogReader,
+}
+
+type Chunks = mpsc::Sender<Result<v1::FileChunk, LedgerError>>;
+
+const CHUNK: usize = 256 << 10;
+
+impl Source {
+    fn close(&self) -> Result<&v1::EpochClose, LedgerError> {
+        self.epoch.closed.close.as_ref().ok_or_else(|| LedgerError::Damaged("a close without content".into()))
+    }
+
+    fn window(&self) -> Result<&v1::EpochWindow, LedgerError> {
+        self.close()?.window.as_ref().ok_or_else(|| LedgerError::Damaged("a close without window".into()))
+    }
+
+    fn result(&self) -> Result<(EpochRecord, Digest), LedgerError> {
+        let close = self.close()?;
+        let number = self.window()?.number;
+        let missing = || LedgerError::NotFound(format!("a result of epoch {number} of {}", close.program));
+        let file = self.epoch.result.as_ref().and_then(|result| result.file.as_ref()).ok_or_else(missing)?;
+        let digest = Digest::from_slice(&file.digest).unwrap_or_default();
+        Ok((epochs::read_result(&*self.files, file)?, digest))
+    }
+
+    /// The program's spec that ruled the epoch, as its canonical JSON.
+    fn spec(&self) -> Result<Value, LedgerError> {
+        let (program, number) = (&self.close()?.program, self.window()?.number);
+        let entry = self.registry.program(program).and_then(|known| known.ruling(number).or_else(|| known.newest()));
+        let entry = entry.ok_or_else(|| LedgerError::NotFound(format!("a spec of program {program}")))?;
+        json_of("spec", entry.spec.as_bytes())
+    }
+}
+
+fn json_of(what: &str, bytes: &[u8]) -> Result<Value, LedgerError> {
+    serde_json::from_slice(bytes).map_err(|error| LedgerError::Damaged(format!("{what}: {error}")))
+}
+
+/// Sends a file in chunks and tells its manifest entry. A receiver that is gone ends the export.
+fn send(chunks: &Chunks, name: &str, rows: usize, bytes: Vec<u8>) -> Result<Value, LedgerError> {
+    let entry = json!({
+        "name": name, "rows": rows, "bytes": bytes.len(), "sha256": Digest::of(&bytes).to_string(),
+    });
+    let bytes = Bytes::from(bytes);
+    let mut at = 0;
+    loop {
+        let end = (at + CHUNK).min(bytes.len());
+        let chunk =
+            v1::FileChunk { name: if at == 0 { name.to_owned() } else { String::new() }, data: bytes.slice(at..end) };
+        let gone = |_| LedgerError::Unavailable("nobody reads the export".into());
+        chunks.blocking_send(Ok(chunk)).map_err(gone)?;
+        at = end;
+        if at >= bytes.len() {
+            return Ok(entry);
+        }
+    }
+}
+
+fn send_manifest(chunks: &Chunks, manifest: &Value) -> Result<(), LedgerError> {
+    let bytes = canonical::to_vec(manifest).map_err(|error| LedgerError::Damaged(format!("manifest: {error}")))?;
+    send(chunks, "manifest.json", 0, bytes).map(|_| ())
+}

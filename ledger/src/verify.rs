@@ -1,0 +1,203 @@
+//! A full scan of the record: does everything still say what it said when it was written?
+//!
+//! Checked: every checksum, every body root and chain link, every verdict against the rules, statistics and frozen files against a replay
+//! from nothing, digests of all files, and the newest checkpoint against the replay's end. Signatures where the caller can verify them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use depin_domain::{
+    ids::{AgentId, Digest, PublicKey},
+    proofs::{
+        self, Context,
+        chain::{self, Declared, Known},
+    },
+    time::{Timestamp, Window},
+};
+use depin_log::{Log, Storage};
+use depin_proto::{envelope, v1};
+use prost::Message as _;
+
+use crate::{
+    core::{from_log, load_base, load_state, log_options},
+    epochs,
+    error::LedgerError,
+    files::{self, Kind},
+    record::{ClosedRecord, Entry, FileRecord, ProofRecord},
+    settings::Settings,
+    snapshot,
+    state::{ParsedProof, State},
+};
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Where the log begins.
+    pub front: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Records read.
+    pub records: u64,
+    /// Proofs read.
+    pub proofs: u64,
+    /// Readings that count.
+    pub accepted: u64,
+    /// Readings that do not.
+    pub rejected: u64,
+    /// Closed epochs.
+    pub epochs: u64,
+    /// Immutable files whose digests were compared.
+    pub files: u64,
+    /// Signatures verified.
+    pub signatures: u64,
+    /// Everything that is not as it should be; empty: all is well.
+    pub findings: Vec<String>,
+}
+
+/// At most so many findings are kept.
+const MAX_FINDINGS: usize = 1_000;
+
+/// Verifies a proof's signature by its signer's key.
+pub type CheckSignature<'a> = dyn FnMut(&v1::SignedProof, &PublicKey) -> bool + 'a;
+
+/// Scans the ledger in `storage`, which no other process may have open. Damage of the log itself ends the scan with an error.
+pub fn verify(
+    storage: Arc<dyn Storage>,
+    settings: &Settings,
+    mut check_signature: Option<&mut CheckSignature<'_>>,
+) -> Result<Verification, LedgerError> {
+    let unavailable = |error: std::io::Error| LedgerError::Unavailable(error.to_string());
+    let (log, recovery) =
+        Log::open(storage.directory("log").map_err(unavailable)?, log_options(settings)).map_err(from_log)?;
+    let files = storage.directory("epochs").map_err(unavailable)?;
+    let mut scan = Scan {
+        settings: settings.clone(),
+        state: load_base(&*storage, log.front())?,
+        files,
+        found: Verification { front: recovery.front, end: recovery.end, ..Verification::default() },
+    };
+    let mut cursor = log.read_from(scan.state.applied.max(log.front())).map_err(from_log)?;
+    while let Some(record) = cursor.next_record().map_err(from_log)? {
+        let (position, next) = (record.position, record.next);
+        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?;
+        scan.found.records += 1;
+        match &entry {
+            Entry::Proof(proof) => scan.proof(position, proof, &mut check_signature)?,
+            Entry::Closed(closed) => scan.closed(position, closed)?,
+            Entry::Result(result) => {
+                if let Some(file) = &result.file {
+                    scan.file(file, Kind::Result);
+                }
+            }
+            _ => {}
+        }
+        scan.state.apply(position, entry)?;
+        scan.state.applied = next;
+    }
+    scan.state.applied = log.end();
+    match load_state(&*storage, &log, true) {
+        Ok(state) if snapshot::encode(&state) != snapshot::encode(&scan.state) => {
+            scan.finding("the checkpoint and the log behind it give another state than the whole log".into());
+        }
+        Ok(_) => {}
+        Err(error) => scan.finding(error.to_string()),
+    }
+    log.close().map_err(from_log)?;
+    Ok(scan.found)
+}
+
+struct Scan {
+    settings: Settings,
+    state: State,
+    files: Arc<dyn Storage>,
+    found: Verification,
+}
+
+impl Scan {
+    fn finding(&mut self, what: String) {
+        if self.found.findings.len() < MAX_FINDINGS {
+            self.found.findings.push(what);
+        }
+    }
+
+    fn proof(
+        &mut self,
+        position: u64,
+        record: &ProofRecord,
+        check_signature: &mut Option<&mut CheckSignature<'_>>,
+    ) -> Result<(), LedgerError> {
+        let parsed = ParsedProof::of(record, position)?;
+        let header = &parsed.header;
+        self.found.proofs += 1;
+        self.found.accepted += parsed.verdict.accepted;
+        self.found.rejected += record.rejected;
+        let mut wrong = Vec::new();
+        if let Some(proof) = &record.proof {
+            if let Err(error) = envelope::open_proof(&proof.header, &proof.sections) {
+                wrong.push(error.to_string());
+            }
+            if let (Some(check), Some(signer)) = (check_signature.as_mut(), self.state.registry.signer(&header.key)) {
+                self.found.signatures += 1;
+                if !check(proof, &signer.key) {
+                    wrong.push("the signature does not verify".into());
+                }
+            }
+        }
+        let declared = (record.missing > 0)
+            .then_some(Declared { incarnation: header.incarnation, next_sequence: header.sequence });
+        let known = Known { head: self.state.chains.head(&header.key), declared, judged: None };
+        let place = chain::place(&known, header, &parsed.digest);
+        if !place.is_judged() {
+            wrong.push(format!("it does not follow its chain: {place:?}"));
+        }
+        let agent = AgentId::from_slice(&record.agent).unwrap_or_default();
+        let nothing = BTreeMap::new();
+        let context = Context {
+            registry: &self.state.registry,
+            models: &self.state.models,
+            agent,
+            confirmed: self.state.confirmed.get(&agent).unwrap_or(&nothing),
+            late_boundaries: &self.state.late_boundaries,
+            max_skew_ms: self.settings.max_skew_ms,
+        };
+        if proofs::judge(&context, header, &parsed.sections, &self.state.accounts) != parsed.verdict {
+            wrong.push("the rules give another verdict than the recorded one".into());
+        }
+        for what in wrong {
+            self.finding(format!("proof at position {position}: {what}"));
+        }
+        Ok(())
+    }
+
+    /// The frozen files are what the replayed statistics give.
+    fn closed(&mut self, position: u64, closed: &ClosedRecord) -> Result<(), LedgerError> {
+        self.found.epochs += 1;
+        let Some(close) = &closed.close else { return Ok(()) };
+        let own = close.window.iter();
+        let windows: Vec<_> = own.chain(&close.matured).cloned().collect();
+        for window in windows {
+            let Some(file) = closed.frozen.iter().find(|file| file.number == window.number) else {
+                self.finding(format!("close at position {position}: no statistics of epoch {}", window.number));
+                continue;
+            };
+            self.file(file, Kind::Statistics);
+            let fleets = epochs::fleets(&self.state, &close.program, window.number)?;
+            let span = Window { start: Timestamp(window.start), end: Timestamp(window.end) };
+            let mut dry = files::Writer::dry(self.files.clone(), file.name.clone(), Kind::Statistics);
+            epochs::statistics_pages(&self.state, &fleets, span, |page| dry.frame(&page.encode_to_vec()))?;
+            if dry.finish(window.number)?.digest != file.digest {
+                let found = format!("{}: the log gives other statistics than were frozen", file.name);
+                self.finding(found);
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, file: &FileRecord, kind: Kind) {
+        self.found.files += 1;
+        let checked = files::Reader::open(&*self.files, file, kind).and_then(|reader| reader.verify(file));
+        if let Err(error) = checked {
+            self.finding(format!("{error} (recorded digest {})", Digest::from_slice(&file.digest).unwrap_or_default()));
+        }
+    }
+}

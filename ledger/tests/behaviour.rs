@@ -1,0 +1,312 @@
+//! What a gateway and an operator see of the embedded ledger.
+
+mod network;
+
+use depin_domain::proofs::Reason;
+use depin_ledger::{Confirmation, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter};
+use depin_log::simulated::SimulatedStorage;
+use depin_proto::v1;
+use network::*;
+
+#[test]
+fn a_proof_is_judged_once_and_repeated_ever_after() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        found(&ledger, 2).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let proofs: Vec<_> = (0..20)
+            .map(|n| sealer.seal(&[(4, "energy", n * 60_000 + 1, n * 10), (5, "power", n * 60_000 + 1, 13 + n % 2)]))
+            .collect();
+        let first = ledger.append(proofs.clone()).await.unwrap();
+        assert!(first.iter().step_by(2).all(|outcome| judged(outcome) == (1, false)), "the check rejects 13");
+        assert!(first.iter().skip(1).step_by(2).all(|outcome| judged(outcome) == (2, false)));
+        drop(ledger);
+        let ledger = open(storage, &hands).unwrap();
+        let again = ledger.append(proofs).await.unwrap();
+        for (first, again) in first.iter().zip(&again) {
+            assert_eq!((judged(first).0, true), judged(again));
+            let (Outcome::Judged { position: a, verdict: b, .. }, Outcome::Judged { position: c, verdict: d, .. }) =
+                (first, again)
+            else {
+                panic!("not judged");
+            };
+            assert_eq!((a, b), (c, d));
+        }
+        let info = ledger.info().await.unwrap();
+        assert_eq!((info.proofs, info.readings_accepted), (20, 30));
+        assert_eq!(info.readings_rejected[0].reason, u32::from(Reason::CheckFailed.code()));
+        let head = ledger
+            .open_chains(vec![OpenChain { key: sealer.key(), incarnation: 1, next_sequence: 21 }])
+            .await
+            .unwrap()
+            .remove(0);
+        assert_eq!((head.head.sequence, head.archived_sequence, head.head.digest), (20, 20, sealer.previous));
+        let filter = ProofFilter { device: Some(device_id(4)), limit: 7, ..ProofFilter::default() };
+        let page = ledger.read_proofs(filter).await.unwrap();
+        let next = ledger.read_proofs(ProofFilter { after: page[6].position, ..filter }).await.unwrap();
+        assert_eq!((page.len(), next.len()), (7, 7));
+        assert!(next[0].position > page[6].position);
+    });
+}
+
+#[test]
+fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
+    runtime().block_on(async {
+        let ledger = open(SimulatedStorage::new(), &Hands::at(HOUR)).unwrap();
+        found(&ledger, 2).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let reading = |n: i64| [(4, "energy", n * 60_000, n)];
+        let first = sealer.seal(&reading(1));
+        let mut fork = sealer.clone();
+        assert_eq!(judged(&submit(&ledger, first).await), (1, false));
+        let second = sealer.seal(&reading(2));
+        let third = sealer.seal(&reading(3));
+        let reason = |outcome: Outcome| match outcome {
+            Outcome::Deferred { reason, .. } | Outcome::Refused { reason, .. } => reason,
+            Outcome::Judged { .. } => panic!("judged"),
+        };
+        assert_eq!(reason(submit(&ledger, third.clone()).await), Reason::SequenceGap);
+        assert_eq!(judged(&submit(&ledger, second).await), (1, false));
+        assert_eq!(judged(&submit(&ledger, third).await), (1, false));
+        let forked = fork.seal(&[(4, "energy", 90_000, 7)]);
+        assert_eq!(reason(submit(&ledger, forked).await), Reason::Equivocation);
+        sealer.sequence = 9;
+        sealer.declared = Some(10);
+        assert_eq!(judged(&submit(&ledger, sealer.seal(&reading(4))).await), (1, false));
+        let mut higher = Sealer { incarnation: 2, ..Sealer::new(1) };
+        assert_eq!(judged(&submit(&ledger, higher.seal(&reading(4))).await), (0, false), "the readings counted before");
+        sealer.declared = None;
+        assert_eq!(reason(submit(&ledger, sealer.seal(&reading(5))).await), Reason::IncarnationFenced);
+        let mut newer = Sealer { registry_version: 99, ..Sealer::new(2) };
+        assert_eq!(reason(submit(&ledger, newer.seal(&[(8, "energy", 1, 1)])).await), Reason::RegistryNewer);
+        let mut foreign = Sealer::new(2).seal(&[(8, "energy", 1, 1)]);
+        foreign.agent = agent_id(1);
+        assert_eq!(reason(submit(&ledger, foreign).await), Reason::NotYourKey);
+        let unknown = Sealer::new(9).seal(&[(8, "energy", 1, 1)]);
+        assert_eq!(reason(submit(&ledger, unknown).await), Reason::KeyNotYetRegistered);
+    });
+}
+
+#[test]
+fn a_close_freezes_once_counts_open_time_and_fences_old_writers() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR / 2));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let old = found(&ledger, 1).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let sealed = sealer.seal(&[(4, "energy", 100, 10), (4, "energy", 200, 25), (5, "power", 300, 7)]);
+        assert_eq!(judged(&submit(&ledger, sealed).await), (3, false));
+        let writer = ledger.acquire_writer("second".into()).await.unwrap();
+        let fenced = ledger.close_epoch(close_request(old, 0, &[])).await.unwrap_err();
+        assert!(matches!(fenced, LedgerError::Fenced { token: 1, newest: 2, .. }), "{fenced}");
+        let early = ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap_err();
+        assert!(matches!(early, LedgerError::TooEarly { .. }));
+        // The ledger is down over the epoch's end: that time is no grace.
+        drop(ledger);
+        hands.set(3 * HOUR);
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let request = v1::CloseEpochRequest { grace_ms: 5_000, ..close_request(writer, 0, &[]) };
+        let early = ledger.close_epoch(request.clone()).await.unwrap_err();
+        assert!(matches!(early, LedgerError::TooEarly { remaining_ms: 5_000, .. }), "{early}");
+        hands.set(3 * HOUR + 4_999);
+        let early = ledger.close_epoch(request.clone()).await.unwrap_err();
+        assert!(matches!(early, LedgerError::TooEarly { remaining_ms: 1, .. }), "{early}");
+        hands.set(3 * HOUR + 5_000);
+        let close = ledger.close_epoch(request.clone()).await.unwrap();
+        let statistics = frozen(&ledger, 0, 0).await.unwrap();
+        assert_eq!(statistics.len(), 2);
+        let energy = statistics.iter().find(|one| one.metric == "energy").unwrap();
+        assert_eq!((energy.count, energy.sum.as_str(), energy.increase.as_str()), (2, "35", "15"));
+        // A late reading moves the memory, not what is frozen.
+        let late = sealer.seal(&[(4, "energy", 400, 30)]);
+        assert_eq!(judged(&submit(&ledger, late).await), (1, false));
+        assert_eq!(ledger.close_epoch(request.clone()).await.unwrap(), close);
+        assert_eq!(frozen(&ledger, 0, 0).await.unwrap(), statistics);
+        let moved = v1::CloseEpochRequest { end: HOUR + 1, ..request.clone() };
+        assert!(matches!(ledger.close_epoch(moved).await, Err(LedgerError::Conflict { .. })));
+        let overlapping = v1::CloseEpochRequest { number: 7, start: 10, end: HOUR, ..request };
+        assert!(matches!(ledger.close_epoch(overlapping).await, Err(LedgerError::Invalid { field: "start", .. })));
+
+        let result = EpochRecord {
+            summary: b"{\"a\":1}".to_vec(),
+            lines: vec![b"{\"device\":1}".to_vec(), b"{\"device\":2}".to_vec()],
+            state: b"{}".to_vec(),
+        };
+        let record = |result: &EpochRecord| ledger.record_epoch(writer, PROGRAM.into(), 0, result.clone());
+        let first = record(&result).await.unwrap();
+        assert!(!first.repeated);
+        let again = record(&result).await.unwrap();
+        assert!(again.repeated && again.digest == first.digest);
+        let other = EpochRecord { state: b"{\"b\":1}".to_vec(), ..result.clone() };
+        assert!(matches!(record(&other).await, Err(LedgerError::Conflict { .. })));
+        let loose = EpochRecord { state: b"{ }".to_vec(), ..result.clone() };
+        assert!(matches!(record(&loose).await, Err(LedgerError::Invalid { field: "state", .. })));
+        drop(ledger);
+        let ledger = open(storage, &hands).unwrap();
+        let (entry, stored) = ledger.read_epoch(PROGRAM.into(), 0).await.unwrap();
+        assert_eq!((entry.close.unwrap(), entry.result_digest, stored.unwrap()), (close.clone(), first.digest, result));
+        let listed = ledger.list_epochs(PROGRAM.into(), 0, 10).await.unwrap();
+        assert_eq!(listed.len(), 1);
+
+        // Once the epoch has matured its readings are too late for good.
+        hands.set(6 * HOUR);
+        let writer = ledger.acquire_writer("third".into()).await.unwrap();
+        ledger.close_epoch(close_request(writer, 1, &[0])).await.unwrap();
+        let matured = frozen(&ledger, 1, 0).await.unwrap();
+        let energy = matured.iter().find(|one| one.metric == "energy").unwrap();
+        assert_eq!((energy.count, energy.increase.as_str()), (3, "20"));
+        let outcome = submit(&ledger, sealer.seal(&[(4, "energy", 500, 40)])).await;
+        let Outcome::Judged { verdict, .. } = outcome else { panic!("not judged") };
+        assert_eq!(verdict.rejections[0].reason, Reason::LateBeyondUntil);
+    });
+}
+
+#[test]
+fn the_registry_is_checked_compared_and_followed() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let mut follower = ledger.registry();
+        let writer = found(&ledger, 1).await.unwrap();
+        follower.changed().await.unwrap();
+        let version = follower.borrow_and_update().registry.version();
+        assert_eq!(version, changes(1).len() as u64);
+        let write = |changes: Vec<_>, expected_version| {
+            let request = v1::WriteRegistryRequest { writer: Some(writer), changes: bytes(&changes), expected_version };
+            ledger.write_registry(request)
+        };
+        assert_eq!(write(changes(1), version).await.unwrap(), version, "what says nothing new is not written");
+        let conflict = write(vec![device(9, 1)], 3).await.unwrap_err();
+        assert_eq!(conflict, LedgerError::VersionConflict { expected: 3, newest: version });
+        let invalid = write(vec![device(90, 1), device(91, 7)], version).await.unwrap_err();
+        assert!(
+            matches!(&invalid, LedgerError::InvalidChange { index: 1, message } if message.contains("agent")),
+            "{invalid}"
+        );
+        assert_eq!(ledger.info().await.unwrap().registry_version, version, "all or none");
+        let read = ledger.read_registry(2, 3).await.unwrap();
+        assert_eq!(read.iter().map(|record| record.version).collect::<Vec<_>>(), [3, 4, 5]);
+        drop(ledger);
+        let ledger = open(storage, &hands).unwrap();
+        assert_eq!(ledger.registry().borrow().registry.version(), version);
+        assert!(ledger.registry().borrow().registry.device(&device_id(4)).is_some());
+    });
+}
+
+#[test]
+fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1_000));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let writer = ledger.acquire_writer("test".into()).await.unwrap();
+        let enroll = |number: u32| {
+            InboxRequest::Enroll(v1::EnrollRequest {
+                token: vec![1; 16].into(),
+                csr: number.to_le_bytes().to_vec().into(),
+                name: format!("agent-{number}"),
+                facts: None,
+            })
+        };
+        let mut changes = ledger.inbox_changes();
+        let posted = ledger.post_inbox(enroll(0)).await.unwrap();
+        changes.changed().await.unwrap();
+        assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap(), posted, "the same CSR is the same entry");
+        for number in 1..100 {
+            ledger.post_inbox(enroll(number)).await.unwrap();
+        }
+        assert!(matches!(ledger.post_inbox(enroll(100)).await, Err(LedgerError::InboxFull(_))));
+        let denied = v1::EnrollResponse {
+            result: Some(v1::enroll_response::Result::Denied(v1::Denied {
+                reason: "No".into(),
+                message: String::new(),
+            })),
+        };
+        let answer = v1::AnswerInboxRequest { writer: Some(writer), id: posted.id, response: Some(denied.clone()) };
+        ledger.answer_inbox(answer.clone()).await.unwrap();
+        ledger.answer_inbox(answer).await.unwrap();
+        drop(ledger);
+        let ledger = open(storage, &hands).unwrap();
+        assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap().response, Some(denied));
+        assert_eq!(ledger.read_inbox(0).await.unwrap().len(), 99);
+        assert_eq!(ledger.read_inbox(50).await.unwrap().len(), 50);
+        let seen = |serial: &str| v1::Sighting {
+            model: "meter".into(),
+            serial: serial.into(),
+            first_seen: 1,
+            topic: "t".into(),
+        };
+        let sight = |serials: &[&str]| InboxRequest::Sightings {
+            agent: agent_id(1),
+            sightings: serials.iter().map(|serial| seen(serial)).collect(),
+        };
+        assert_eq!(ledger.post_inbox(sight(&["a", "b"])).await.unwrap().recorded, 2);
+        assert_eq!(ledger.post_inbox(sight(&["b", "c"])).await.unwrap().recorded, 1);
+        assert_eq!(ledger.post_inbox(sight(&["b", "c"])).await.unwrap().recorded, 0);
+        hands.set(1_000 + 24 * HOUR);
+        assert_eq!(ledger.read_inbox(0).await.unwrap().len(), 0);
+        assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap().response, None, "the answer was forgotten");
+    });
+}
+
+#[test]
+fn a_model_stays_admissible_until_its_successor_is_confirmed() {
+    runtime().block_on(async {
+        let hands = Hands::at(HOUR);
+        let ledger = open(SimulatedStorage::new(), &hands).unwrap();
+        let writer = found(&ledger, 1).await.unwrap();
+        let mut newer = model();
+        newer.cadence_ms = 30_000;
+        let digest = newer.digest().unwrap();
+        let change = depin_domain::registry::Change::Model(depin_domain::registry::ModelEntry {
+            digest,
+            model: newer,
+            effective_from: depin_domain::time::Timestamp(2 * HOUR),
+        });
+        let version = ledger.info().await.unwrap().registry_version;
+        let request =
+            v1::WriteRegistryRequest { writer: Some(writer), changes: bytes(&[change]), expected_version: version };
+        ledger.write_registry(request).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let old = sealer.seal(&[(4, "energy", 2 * HOUR + 10, 5)]);
+        assert_eq!(judged(&submit(&ledger, old).await), (1, false));
+        hands.set(2 * HOUR + 50);
+        let confirmation = Confirmation {
+            agent: agent_id(1),
+            registry_incarnation: 1,
+            registry_version: version + 1,
+            models: vec![digest],
+        };
+        ledger.confirm(confirmation).await.unwrap();
+        let mixed = sealer.seal(&[(4, "energy", 2 * HOUR + 20, 6), (4, "energy", 2 * HOUR + 60, 7)]);
+        assert_eq!(judged(&submit(&ledger, mixed).await), (1, false));
+    });
+}
+
+#[test]
+fn a_failing_disk_defers_and_loses_nothing() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        found(&ledger, 1).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        assert_eq!(judged(&submit(&ledger, sealer.seal(&[(4, "energy", 1, 1)])).await), (1, false));
+        for fault in 0..3 {
+            match fault {
+                0 => storage.fail_syncs(1),
+                1 => storage.set_read_only(true),
+                _ => storage.set_capacity(Some(storage.used() + 20)),
+            }
+            let proof = sealer.seal(&[(4, "energy", 10 + fault, 10 + fault)]);
+            let outcome = submit(&ledger, proof.clone()).await;
+            assert!(matches!(outcome, Outcome::Deferred { reason: Reason::LedgerUnavailable, .. }), "{outcome:?}");
+            storage.set_read_only(false);
+            storage.set_capacity(None);
+            assert_eq!(judged(&submit(&ledger, proof).await), (1, false), "after the fault {fault}");
+        }
+        drop(ledger);
+        let ledger = open(storage.after_power_failure(&mut |_| 0), &hands).unwrap();
+        let info = ledger.info().await.unwrap();
+        assert_eq!((info.proofs, info.readings_accepted), (4, 4));
+    });
+}
