@@ -366,7 +366,9 @@ impl Core {
         let Submission { mut proof, opened, agent, .. } = submission;
         let state = &self.state;
         let nothing = BTreeMap::new();
+        let received_at = self.now();
         let context = Context {
+            received_at,
             registry: &state.registry,
             models: &state.models,
             agent,
@@ -375,7 +377,6 @@ impl Core {
             max_skew_ms: self.settings.max_skew_ms,
         };
         let verdict = proofs::judge(&context, &opened.header, &opened.sections, &state.accounts);
-        let received_at = self.now();
         let rejected = opened.readings() - verdict.accepted;
         let links = state.chains.links(&opened.header);
         proof.traceparent.clear();

@@ -153,6 +153,7 @@ impl Scan {
         let agent = AgentId::from_slice(&record.agent).unwrap_or_default();
         let nothing = BTreeMap::new();
         let context = Context {
+            received_at: Timestamp(record.received_at),
             registry: &self.state.registry,
             models: &self.state.models,
             agent,

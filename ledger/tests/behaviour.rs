@@ -267,6 +267,7 @@ fn a_model_stays_admissible_until_its_successor_is_confirmed() {
         let request =
             v1::WriteRegistryRequest { writer: Some(writer), changes: bytes(&[change]), expected_version: version };
         ledger.write_registry(request).await.unwrap();
+        hands.set(2 * HOUR + 20);
         let mut sealer = Sealer::new(1);
         let old = sealer.seal(&[(4, "energy", 2 * HOUR + 10, 5)]);
         assert_eq!(judged(&submit(&ledger, old).await), (1, false));
