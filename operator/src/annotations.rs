@@ -3,7 +3,7 @@
 /// On an EdgeDevice: RFC 3339 time of its first sighting, from which on it counts. `kubectl depin approve` copies it from the
 /// enrollment's `spec.request.firstSeen`.
 pub const FIRST_SEEN: &str = "depin.dev/first-seen";
-/// On an EdgeAgent that a join token made: SHA-256 of the token, so that a repeated request is known.
+/// Label of an EdgeAgent that a join token made: the first 40 digits of the token's SHA-256, so that a token admits one agent.
 pub const ENROLLED_BY: &str = "depin.dev/enrolled-by";
 /// On objects that the operator created.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

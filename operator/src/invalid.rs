@@ -62,10 +62,51 @@ impl NotReady {
 }
 
 impl From<ChangeError> for NotReady {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::Missing { field, target } => Self::Waiting { field: format!("spec.{field}"), target },
-            other => Self::Refused(other),
+    fn from(mut error: ChangeError) -> Self {
+        match &mut error {
+            ChangeError::Missing { field, target } => {
+                return Self::Waiting { field: in_resource(field), target: std::mem::take(target) };
+            }
+            ChangeError::Invalid { field, .. } | ChangeError::DuplicateKey { field, .. } | ChangeError::Immutable { field, .. } => {
+                *field = in_resource(field);
+            }
+            ChangeError::DuplicateSerial { .. } | ChangeError::Check(_) => {}
         }
+        Self::Refused(error)
+    }
+}
+
+/// The registry's name of a field, as the resource's author knows it.
+fn in_resource(field: &str) -> String {
+    let (first, rest) = field.split_once('/').map_or((field, None), |(first, rest)| (first, Some(rest)));
+    let first = match first {
+        "cadenceMs" => "cadence",
+        "reorderHorizonMs" => "reorderHorizon",
+        "grainMs" => "grain",
+        "model" => "modelRef.name",
+        "key" => "publicKey",
+        other => other,
+    };
+    let rest = rest.map(|rest| format!(".{}", rest.replace('/', "."))).unwrap_or_default();
+    format!("spec.{first}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_in_the_resource() {
+        for (registry, resource) in [("cadenceMs", "spec.cadence"), ("metrics/power/min", "spec.metrics.power.min"), ("key", "spec.publicKey")] {
+            assert_eq!(in_resource(registry), resource);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_waited_for() {
+        let error = ChangeError::Missing { field: "fleet".into(), target: "EdgeFleet town/homes".into() };
+        let error = NotReady::from(error);
+        assert!(error.is_waiting());
+        assert_eq!(error.to_string(), "waits for EdgeFleet town/homes; apply it or correct spec.fleet");
     }
 }

@@ -1,0 +1,316 @@
+//! The ledger's inbox: each entry is answered once its consequence stands in the cluster.
+//!
+//! Everything here may happen twice (a crash between consequence and answer): consequences are idempotent, and a repeated
+//! request of the same key gets a certificate again. Entries are handled one after the other, so that one token cannot make two agents.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use depin_crds::{EdgeAgent, EdgeDevice, EdgeEnrollment};
+use depin_domain::{
+    ids::{AgentId, Digest},
+    registry::AgentEntry,
+    time::Timestamp,
+};
+use depin_identity::{CertificateAuthority, CertificateRequest, PeerIdentity};
+use depin_proto::v1::{
+    AgentFacts, AnswerInboxRequest, Denied, EnrollRequest, EnrollResponse, InboxEntry, IssuedCertificate, RenewalEntry, Sighting,
+    SightingsEntry, WatchInboxRequest, enroll_response::Result as Answer, inbox_entry::Entry,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::{sighting, token};
+use crate::{
+    annotations::ENROLLED_BY, certificates::validity, context::Context, ledger::is_fenced, quantities::time, registry::RegistryError,
+};
+
+/// Open EdgeEnrollments of devices that a namespace may have; further sightings wait for a later message.
+const MAX_REQUESTS: usize = 1000;
+/// How often entries are tried again that could not be handled.
+const RETRY: Duration = Duration::from_millis(500);
+/// After so many tries an entry is denied.
+const MAX_TRIES: u32 = 60;
+const MANAGER: &str = "depin-operator/admission";
+const CERTIFICATE_MANAGER: &str = "depin-operator/agent-certificates";
+
+/// An entry cannot be handled now.
+#[derive(Debug, thiserror::Error)]
+enum InboxError {
+    #[error("API server: {0}")]
+    Api(#[from] kube::Error),
+    #[error("certificate: {0}")]
+    Certificate(#[from] depin_identity::certificates::CertificateError),
+    #[error("the EdgeEnrollment is not seen yet")]
+    NotSeen,
+}
+
+/// Answers the inbox until leadership is lost.
+///
+/// # Errors
+/// [`RegistryError::Fenced`] when another operator leads.
+pub async fn run(context: Arc<Context>, authority: Arc<CertificateAuthority>) -> Result<(), RegistryError> {
+    loop {
+        match watch(&context, &authority).await {
+            Ok(()) => {}
+            Err(status) if is_fenced(&status) => return Err(RegistryError::Fenced(status.message().to_owned())),
+            Err(status) => tracing::warn!(code = %status.code(), message = status.message(), "the inbox is interrupted"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn watch(context: &Context, authority: &CertificateAuthority) -> Result<(), tonic::Status> {
+    let mut entries = context.ledger.client().watch_inbox(WatchInboxRequest {}).await?.into_inner();
+    let mut again: VecDeque<(InboxEntry, u32)> = VecDeque::new();
+    let mut tick = tokio::time::interval(RETRY);
+    loop {
+        tokio::select! {
+            entry = entries.message() => {
+                let Some(entry) = entry? else { return Ok(()) };
+                attempt(context, authority, entry, 0, &mut again).await?;
+            }
+            _ = tick.tick() => {
+                for (entry, tries) in std::mem::take(&mut again) {
+                    attempt(context, authority, entry, tries, &mut again).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn attempt(
+    context: &Context,
+    authority: &CertificateAuthority,
+    entry: InboxEntry,
+    tries: u32,
+    again: &mut VecDeque<(InboxEntry, u32)>,
+) -> Result<(), tonic::Status> {
+    let id = entry.id;
+    let response = match handle(context, authority, &entry).await {
+        Ok(response) => response,
+        Err(error) if tries < MAX_TRIES => {
+            if tries == 0 {
+                tracing::info!(id, %error, "an inbox entry waits");
+            }
+            again.push_back((entry, tries.saturating_add(1)));
+            return Ok(());
+        }
+        Err(error) => Some(denied("Failed", error.to_string())),
+    };
+    let request = AnswerInboxRequest { writer: context.ledger.writer(), id, response };
+    match context.ledger.client().answer_inbox(request).await {
+        Ok(_) => Ok(()),
+        // It was answered before, or its time is over.
+        Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::AlreadyExists) => Ok(()),
+        Err(status) => Err(status),
+    }
+}
+
+async fn handle(
+    context: &Context,
+    authority: &CertificateAuthority,
+    entry: &InboxEntry,
+) -> Result<Option<EnrollResponse>, InboxError> {
+    let (kind, response) = match &entry.entry {
+        Some(Entry::Enroll(request)) => ("Enroll", Some(enroll(context, authority, request).await?)),
+        Some(Entry::Renew(renewal)) => ("Renew", Some(renew(context, authority, renewal).await?)),
+        Some(Entry::Sightings(sightings)) => {
+            sight(context, sightings).await?;
+            ("Sightings", None)
+        }
+        None => ("Unknown", Some(denied("Unknown", "this operator does not know the request: update it"))),
+    };
+    let result = match response.as_ref().and_then(|response| response.result.as_ref()) {
+        Some(Answer::Issued(_)) => "issued",
+        Some(Answer::Denied(_)) => "denied",
+        Some(Answer::Pending(_)) | None => "noted",
+    };
+    context.metrics.enrollment(kind, result);
+    Ok(response)
+}
+
+fn denied(reason: &str, message: impl Into<String>) -> EnrollResponse {
+    EnrollResponse { result: Some(Answer::Denied(Denied { reason: reason.to_owned(), message: message.into() })) }
+}
+
+async fn enroll(context: &Context, authority: &CertificateAuthority, request: &EnrollRequest) -> Result<EnrollResponse, InboxError> {
+    let Ok(csr) = CertificateRequest::from_der(&request.csr) else {
+        return Ok(denied("InvalidRequest", "the certificate request is malformed or not signed by its key"));
+    };
+    let hash = Digest::of(&request.token);
+    let text = hash.to_string();
+    let found = context.stores.enrollments.find(|enrollment| enrollment.spec.token.as_ref().is_some_and(|token| token.sha256 == text));
+    let Some(enrollment) = found else {
+        // The gateway let it pass, so an invitation was there.
+        return if context.registry.snapshot().invitation(&hash).is_some() {
+            Err(InboxError::NotSeen)
+        } else {
+            Ok(denied("UnknownToken", "no such token; make one with kubectl depin token create"))
+        };
+    };
+    let facts = request.facts.clone().unwrap_or_default();
+    let ask = token::Ask { token: hash, key: csr.key.clone(), name: request.name.clone(), node: facts.node.clone() };
+    let namespace = enrollment.namespace().unwrap_or_default();
+    let agents: Api<EdgeAgent> = Api::namespaced(context.client.clone(), &namespace);
+    // Asked of the API server, not of the view: a stale view must not make a second agent of one token.
+    let selector = ListParams::default().labels(&format!("{ENROLLED_BY}={}", token::label(&hash)));
+    let by_token = agents.list(&selector).await?.items.into_iter().next();
+    let wanted = enrollment.spec.token.as_ref().map_or("", |invitation| token::name_of(invitation, &ask));
+    let by_name = if depin_identity::peer::is_label(wanted) { agents.get_opt(wanted).await? } else { None };
+    let existing = token::Existing { by_token: by_token.as_ref(), by_name: by_name.as_ref() };
+    let name = match token::decide(&enrollment, &ask, existing, context.clock.now()) {
+        token::Decision::Create(agent) => {
+            agents.create(&PostParams::default(), &agent).await?;
+            agent.name_any()
+        }
+        token::Decision::Issue(name) => name,
+        token::Decision::Deny { reason, message } => return Ok(denied(reason, message)),
+    };
+    mark_used(context, &enrollment, &name).await?;
+    let peer = PeerIdentity::Agent { namespace, name };
+    issue(context, authority, &csr, &peer, &facts).await
+}
+
+async fn mark_used(context: &Context, enrollment: &EdgeEnrollment, name: &str) -> Result<(), kube::Error> {
+    let api: Api<EdgeEnrollment> = Api::namespaced(context.client.clone(), &enrollment.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": EdgeEnrollment::api_version(&()), "kind": EdgeEnrollment::kind(&()),
+        "metadata": {"name": enrollment.name_any()}, "status": {"admitted": name}
+    });
+    let marked = api.patch_status(&enrollment.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
+    marked.map(drop)
+}
+
+async fn renew(context: &Context, authority: &CertificateAuthority, renewal: &RenewalEntry) -> Result<EnrollResponse, InboxError> {
+    let request = renewal.request.clone().unwrap_or_default();
+    let Ok(csr) = CertificateRequest::from_der(&request.csr) else {
+        return Ok(denied("InvalidRequest", "the certificate request is malformed or not signed by its key"));
+    };
+    let Some(id) = AgentId::from_slice(&renewal.agent_id) else {
+        return Ok(denied("InvalidRequest", "the agent's id is malformed"));
+    };
+    let registry = context.registry.snapshot();
+    let Some(agent) = registry.agent(&id) else {
+        return Ok(denied("NotApproved", "the EdgeAgent is gone: its key is revoked; enroll anew with a token"));
+    };
+    if agent.key != csr.key {
+        return Ok(denied("KeyChanged", "the request has another key than the EdgeAgent; enroll anew with a token"));
+    }
+    let peer = PeerIdentity::Agent { namespace: agent.namespace.clone(), name: agent.name.clone() };
+    issue(context, authority, &csr, &peer, &request.facts.unwrap_or_default()).await
+}
+
+async fn issue(
+    context: &Context,
+    authority: &CertificateAuthority,
+    csr: &CertificateRequest,
+    peer: &PeerIdentity,
+    facts: &AgentFacts,
+) -> Result<EnrollResponse, InboxError> {
+    let PeerIdentity::Agent { namespace, name } = peer else {
+        return Ok(denied("InvalidRequest", "not an agent"));
+    };
+    let window = validity::agent(context.clock.now());
+    let chain = authority.issue(csr, peer, &[], window)?;
+    remember(context, namespace, name, window.end, facts).await?;
+    let issued = IssuedCertificate {
+        chain,
+        ca: authority.certificate_pem(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+        agent_id: depin_proto::convert::id_bytes(AgentId::of(namespace, name)),
+    };
+    Ok(EnrollResponse { result: Some(Answer::Issued(issued)) })
+}
+
+async fn remember(context: &Context, namespace: &str, name: &str, expires: Timestamp, facts: &AgentFacts) -> Result<(), kube::Error> {
+    let api: Api<EdgeAgent> = Api::namespaced(context.client.clone(), namespace);
+    let version: String = facts.version.chars().take(64).collect();
+    let mut status = json!({"certificateExpires": time(expires)});
+    if !version.is_empty() {
+        status["version"] = version.into();
+    }
+    let patch = json!({
+        "apiVersion": EdgeAgent::api_version(&()), "kind": EdgeAgent::kind(&()), "metadata": {"name": name}, "status": status
+    });
+    let remembered = api.patch_status(name, &PatchParams::apply(CERTIFICATE_MANAGER).force(), &Patch::Apply(patch)).await;
+    remembered.map(drop)
+}
+
+async fn sight(context: &Context, entry: &SightingsEntry) -> Result<(), InboxError> {
+    let registry = context.registry.snapshot();
+    let Some(agent) = AgentId::from_slice(&entry.agent_id).and_then(|id| registry.agent(&id).cloned()) else {
+        // Its EdgeAgent was deleted meanwhile: nobody asks any more.
+        return Ok(());
+    };
+    for sighting in &entry.sightings {
+        if registry.device_by_serial(&agent.id, &sighting.serial).is_none() {
+            admit(context, &agent, sighting).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn admit(context: &Context, agent: &AgentEntry, sighting: &Sighting) -> Result<(), InboxError> {
+    let seen = sighting::Seen {
+        model: sighting.model.clone(),
+        serial: sighting.serial.clone(),
+        // An agent's clock may be ahead; nothing is first seen in the future.
+        at: Timestamp(sighting.first_seen).min(context.clock.now()),
+        topic: sighting.topic.clone(),
+    };
+    let fleets: Vec<_> =
+        context.stores.fleets.state().into_iter().filter(|fleet| fleet.namespace().as_deref() == Some(&agent.namespace)).collect();
+    let fleets: Vec<_> = fleets.iter().map(AsRef::as_ref).collect();
+    match sighting::decide(&seen, agent, &fleets) {
+        sighting::Decision::Admit(device) => create_device(context, *device).await,
+        sighting::Decision::Ask(enrollment) => ask(context, agent, &enrollment).await,
+        sighting::Decision::Ignore(reason) => {
+            tracing::debug!(agent = agent.name, reason, "a sighting is ignored");
+            Ok(())
+        }
+    }
+}
+
+async fn ask(context: &Context, agent: &AgentEntry, enrollment: &EdgeEnrollment) -> Result<(), InboxError> {
+    let all = context.stores.enrollments.state();
+    let open = all.iter().filter(|other| other.spec.request.is_some() && other.namespace().as_deref() == Some(&agent.namespace));
+    if open.count() >= MAX_REQUESTS {
+        tracing::warn!(namespace = agent.namespace, "{MAX_REQUESTS} devices wait for approval; further ones are not listed");
+        return Ok(());
+    }
+    create(context, enrollment).await.map(drop)
+}
+
+async fn create_device(context: &Context, device: EdgeDevice) -> Result<(), InboxError> {
+    if create(context, &device).await? {
+        return Ok(());
+    }
+    let api: Api<EdgeDevice> = Api::namespaced(context.client.clone(), &device.namespace().unwrap_or_default());
+    let same = api
+        .get_opt(&device.name_any())
+        .await?
+        .is_some_and(|existing| (&existing.spec.agent, &existing.spec.serial) == (&device.spec.agent, &device.spec.serial));
+    if !same {
+        // The name belongs to another agent's device.
+        create(context, &sighting::renamed(device)).await?;
+    }
+    Ok(())
+}
+
+/// Creates `object`; false if one of that name is there.
+async fn create<K>(context: &Context, object: &K) -> Result<bool, InboxError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    match api.create(&PostParams::default(), object).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,158 @@
+//! Prometheus metrics, under the names that controller-runtime made usual where there is one. No label names an object.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabel {
+    controller: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    controller: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProgramLabel {
+    program: String,
+}
+
+/// All metrics of the operator; clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reconciles: Family<ResultLabel, Counter>,
+    errors: Family<ControllerLabel, Counter>,
+    seconds: Family<ControllerLabel, Histogram, fn() -> Histogram>,
+    active: Family<ControllerLabel, Gauge>,
+    status_writes: Family<KindLabel, Counter>,
+    leader: Gauge,
+    removals_held: Family<KindLabel, Gauge>,
+    epochs: Family<ProgramLabel, Counter>,
+    epoch_lag: Family<ProgramLabel, Gauge<i64>>,
+    enrollments: Family<ResultLabel, Counter<u64, AtomicU64>>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 16))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            reconciles: Family::default(),
+            errors: Family::default(),
+            seconds: Family::new_with_constructor(seconds),
+            active: Family::default(),
+            status_writes: Family::default(),
+            leader: Gauge::default(),
+            removals_held: Family::default(),
+            epochs: Family::default(),
+            epoch_lag: Family::default(),
+            enrollments: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Names them in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let runtime = registry.sub_registry_with_prefix("controller_runtime");
+        runtime.register("reconcile", "Reconciles by controller and result", self.reconciles.clone());
+        runtime.register("reconcile_errors", "Reconciles that failed", self.errors.clone());
+        runtime.register("reconcile_time_seconds", "How long reconciles took", self.seconds.clone());
+        runtime.register("active_workers", "Reconciles under way", self.active.clone());
+        registry.register("leader_election_master_status", "1 while this operator leads", self.leader.clone());
+        let own = registry.sub_registry_with_prefix("depin_operator");
+        own.register("status_writes", "Status writes by kind", self.status_writes.clone());
+        own.register("removals_held", "Registry entries without an object that are kept for want of evidence", self.removals_held.clone());
+        own.register("epochs", "Epochs recorded by program", self.epochs.clone());
+        own.register("epoch_lag_seconds", "Seconds since the end of the oldest epoch that is not recorded", self.epoch_lag.clone());
+        own.register("enrollments", "Enrollment requests answered, by kind and result", self.enrollments.clone());
+    }
+
+    /// A reconcile begins; the guard notes its end.
+    #[must_use]
+    pub fn reconcile(&self, controller: &'static str) -> Reconcile<'_> {
+        let label = ControllerLabel { controller: controller.to_owned() };
+        self.active.get_or_create(&label).inc();
+        Reconcile { metrics: self, label, started: std::time::Instant::now(), result: "success" }
+    }
+
+    /// A status was written.
+    pub fn status_written(&self, kind: &str) {
+        self.status_writes.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
+    }
+
+    /// How many status writes there were of `kind`.
+    #[must_use]
+    pub fn status_writes(&self, kind: &str) -> u64 {
+        self.status_writes.get_or_create(&KindLabel { kind: kind.to_owned() }).get()
+    }
+
+    /// Whether this operator leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Entries of `kind` that are kept for want of evidence.
+    pub fn set_removals_held(&self, kind: &str, count: usize) {
+        self.removals_held.get_or_create(&KindLabel { kind: kind.to_owned() }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// An epoch was recorded.
+    pub fn epoch_recorded(&self, program: &str) {
+        self.epochs.get_or_create(&ProgramLabel { program: program.to_owned() }).inc();
+    }
+
+    /// How far behind a program's epochs are.
+    pub fn set_epoch_lag(&self, program: &str, seconds: i64) {
+        self.epoch_lag.get_or_create(&ProgramLabel { program: program.to_owned() }).set(seconds);
+    }
+
+    /// An entry of the inbox was answered.
+    pub fn enrollment(&self, kind: &str, result: &str) {
+        self.enrollments.get_or_create(&ResultLabel { controller: kind.to_owned(), result: result.to_owned() }).inc();
+    }
+}
+
+/// A reconcile under way.
+#[derive(Debug)]
+pub struct Reconcile<'a> {
+    metrics: &'a Metrics,
+    label: ControllerLabel,
+    started: std::time::Instant,
+    result: &'static str,
+}
+
+impl Reconcile<'_> {
+    /// It failed.
+    pub fn fail(&mut self) {
+        self.result = "error";
+    }
+
+}
+
+impl Drop for Reconcile<'_> {
+    fn drop(&mut self) {
+        let Self { metrics, label, started, result } = self;
+        metrics.active.get_or_create(label).dec();
+        metrics.seconds.get_or_create(label).observe(started.elapsed().as_secs_f64());
+        let labels = ResultLabel { controller: label.controller.clone(), result: (*result).to_owned() };
+        metrics.reconciles.get_or_create(&labels).inc();
+        if *result == "error" {
+            metrics.errors.get_or_create(label).inc();
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Reward programs and their epochs.
+//!
+//! The controller keeps each program in the registry; [`epochs`] closes what is due. The ledger is the record of both: nothing here is
+//! remembered only in memory or in the cluster.
+
+pub mod compute;
+pub mod epochs;
+pub mod statistics;
+pub mod validate;
+pub mod view;
+
+use std::sync::Arc;
+
+use depin_crds::RewardProgram;
+use depin_domain::registry::{Change, ProgramEntry};
+use kube::{ResourceExt, runtime::controller::Action};
+use serde_json::json;
+
+use crate::{
+    conditions::Say,
+    context::{Context, ReconcileError, Verdict},
+    controller::{ready, record, status_value, transition},
+};
+
+/// Its field manager.
+const MANAGER: &str = "depin-operator/programs";
+
+/// One look at a program.
+///
+/// # Errors
+/// When ledger or API server fail; what is wrong with the program itself is its status.
+pub async fn reconcile(program: Arc<RewardProgram>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let registry = context.registry.snapshot(); // dereference
+    let valid = validate::entry(&program, &registry, context.clock.now()); // pure
+    let verdict = apply(&context, valid).await?; // client
+    update_status(&context, &program, &verdict).await; // client
+    Ok(Action::requeue(context.next_look(&program.uid().unwrap_or_default(), &verdict)))
+}
+
+async fn apply(context: &Context, entry: Verdict<ProgramEntry>) -> Result<Verdict<ProgramEntry>, ReconcileError> {
+    match entry {
+        Ok(entry) => Ok(record(context, Change::Program(entry.clone())).await?.map(|()| entry)),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+async fn update_status(context: &Context, program: &RewardProgram, verdict: &Verdict<ProgramEntry>) {
+    let now = context.clock.now();
+    let status = program.status.clone().unwrap_or_default();
+    let generation = program.metadata.generation;
+    let say = ready(verdict, "registered");
+    let told = transition(&status.conditions, &say);
+    let suspended = if program.spec.suspend {
+        Say::new("Suspended", true, "ByPerson", "epochs pass, mint nothing and pay nothing new")
+    } else {
+        Say::new("Suspended", false, "NotSuspended", "")
+    };
+    let conditions = [say, suspended].map(|say| say.over(&status.conditions, generation, now));
+    let entry = verdict.as_ref().ok();
+    let fields = json!({
+        "digest": entry.map(|entry| entry.digest.to_string()),
+        "fromEpoch": entry.map(|entry| entry.from_epoch),
+    });
+    let wanted = status_value(generation, fields, &conditions);
+    context.status.wish(program, program.status.as_ref(), MANAGER, wanted, told).await;
+}

@@ -1,0 +1,154 @@
+//! RewardEpochs and the program's progress: views of the record, for kubectl. They may be deleted at any time and lose nothing.
+
+use depin_crds::{RewardEpoch, RewardEpochSpec};
+use depin_domain::{
+    rewards::{Amount, EpochSummary},
+    time::{Timestamp, Window},
+};
+use depin_proto::v1::EpochClose;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::reflector::ObjectRef,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    annotations::{MANAGED_BY, OPERATOR, PROGRAM},
+    conditions::Say,
+    context::Context,
+    controller::status_value,
+    quantities::time,
+    status::Transition,
+};
+
+/// Views of a program that are kept.
+const KEEP: usize = 100;
+const MANAGER: &str = "depin-operator/epochs";
+
+/// Shows a recorded epoch; a failure is logged, since the record stands without the view.
+pub async fn show(context: &Context, close: &EpochClose, summary: &EpochSummary, digest: &[u8]) {
+    if let Err(error) = try_show(context, close, summary, digest).await {
+        tracing::warn!(program = summary.program, number = summary.number, %error, "the epoch is recorded but its view is not shown");
+    }
+}
+
+async fn try_show(context: &Context, close: &EpochClose, summary: &EpochSummary, digest: &[u8]) -> Result<(), kube::Error> {
+    let Some((namespace, program)) = summary.program.split_once('/') else { return Ok(()) };
+    let api: Api<RewardEpoch> = Api::namespaced(context.client.clone(), namespace);
+    let Some(epoch) = object(program, summary) else { return Ok(()) };
+    let name = epoch.name_any();
+    let parameters = PatchParams::apply(MANAGER).force();
+    let applied = api.patch(&name, &parameters, &Patch::Apply(&epoch)).await?;
+    let status = status(&applied, close, summary, digest, context.clock.now());
+    let patch = json!({
+        "apiVersion": RewardEpoch::api_version(&()), "kind": RewardEpoch::kind(&()), "metadata": {"name": name}, "status": status
+    });
+    api.patch_status(&name, &parameters, &Patch::Apply(patch)).await?;
+    prune(&api, program).await
+}
+
+/// The object of an epoch; none where its times cannot be written.
+#[must_use]
+pub fn object(program: &str, summary: &EpochSummary) -> Option<RewardEpoch> {
+    let spec = RewardEpochSpec {
+        program: program.to_owned(),
+        number: i64::try_from(summary.number).ok()?,
+        start: time(summary.start)?,
+        end: time(summary.end)?,
+        program_digest: summary.program_digest.to_string(),
+    };
+    let mut epoch = RewardEpoch::new(&format!("{program}-{}", summary.number), spec);
+    epoch.labels_mut().insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
+    // A label holds 63 characters; selection by field works for longer names too.
+    if program.len() <= 63 {
+        epoch.labels_mut().insert(PROGRAM.to_owned(), program.to_owned());
+    }
+    Some(epoch)
+}
+
+/// The status of an epoch's view.
+#[must_use]
+pub fn status(epoch: &RewardEpoch, close: &EpochClose, summary: &EpochSummary, digest: &[u8], now: Timestamp) -> Value {
+    let existing = epoch.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let generation = epoch.metadata.generation;
+    let conditions = [
+        Say::new("Ready", true, "Computed", "recorded in the ledger"),
+        Say::new("Closed", true, "Closed", format!("at position {} of the ledger", close.position)),
+        Say::new("Computed", true, "Computed", ""),
+        Say::new("Published", false, "NoChain", "the root is computed; no settlement chain is set"),
+    ]
+    .map(|say| say.over(existing, generation, now));
+    let paid = summary.payouts.iter().try_fold(Amount::ZERO, |sum, payout| sum.plus(payout.amount));
+    let fields = json!({
+        "closedAt": time(Timestamp(close.closed_at)),
+        "minted": summary.minted.to_string(),
+        "carriedIn": summary.carried_in.to_string(),
+        "carriedOut": summary.carried_out.to_string(),
+        "unallocated": summary.unallocated.to_string(),
+        // Where there are too many accounts the equation of conservation tells the sum.
+        "paid": if summary.payouts_in_state { balance(summary) } else { paid }.map(|paid| paid.to_string()),
+        "devices": i64::try_from(summary.devices.total).ok(),
+        "root": summary.root,
+        "resultDigest": hex::encode(digest),
+    });
+    status_value(generation, fields, &conditions)
+}
+
+fn balance(summary: &EpochSummary) -> Option<Amount> {
+    summary.minted.plus(summary.carried_in)?.minus(summary.unallocated)?.minus(summary.carried_out)
+}
+
+/// Shows where the program stands: its newest recorded epoch, and when the one after it ends.
+pub async fn show_progress(context: &Context, id: &str, newest: Option<u64>, root: Option<&str>, window: Window) {
+    let Some((namespace, program)) = id.split_once('/') else { return };
+    let Some(object) = context.stores.programs.get(&ObjectRef::new(program).within(namespace)) else { return };
+    let epoch = newest.and_then(|number| i64::try_from(number).ok());
+    let shown = object.status.as_ref().and_then(|status| status.epoch);
+    let told = newest.filter(|_| shown != epoch).map(|number| Transition {
+        warning: false,
+        reason: "EpochRecorded".to_owned(),
+        note: format!("epoch {number} recorded, root {}", root.unwrap_or("none: nobody can claim anything yet")),
+    });
+    let wanted = progress(epoch, root, window);
+    context.status.wish(object.as_ref(), object.status.as_ref(), MANAGER, wanted, told).await;
+}
+
+fn progress(epoch: Option<i64>, root: Option<&str>, window: Window) -> Value {
+    let mut fields = json!({"epoch": epoch, "root": root, "nextEnd": time(window.end)});
+    if let Value::Object(fields) = &mut fields {
+        fields.retain(|_, value| !value.is_null());
+    }
+    fields
+}
+
+/// Deletes views beyond the newest [`KEEP`].
+async fn prune(api: &Api<RewardEpoch>, program: &str) -> Result<(), kube::Error> {
+    let selector = ListParams::default().fields(&format!("spec.program={program}"));
+    let views = api.list(&selector).await?.items;
+    for name in surplus(views.iter().map(|view| (view.spec.number, view.name_any())).collect()) {
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Names of the views that are too old to be kept.
+fn surplus(mut views: Vec<(i64, String)>) -> Vec<String> {
+    views.sort_unstable_by(|a, b| b.cmp(a));
+    views.into_iter().skip(KEEP).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_hundred_are_kept() {
+        let views: Vec<_> = (0..103).map(|number| (number, format!("p-{number}"))).collect();
+        assert_eq!(surplus(views), ["p-2", "p-1", "p-0"]);
+    }
+}
