@@ -190,8 +190,9 @@ pub struct Check {
     pub reason: String,
     /// What it looks at.
     pub scope: CheckScope,
-    /// CEL; true means plausible. Reading scope: `reading` {metric, at, value}, `previous` (the same or null), `device`.
-    /// Section scope: `section` {metric: {count, first, last, min, max}}, `device`.
+    /// The part of CEL that [`crate::cel`] takes; true means plausible. Reading scope: `reading` {metric, at, value}, `previous` (the
+    /// same or null). Section scope: `section` {metric: {count, first, last, min, max}}, only metrics with an accepted reading.
+    /// Both: `device` {namespace, name, fleet, serial}.
     pub expression: String,
 }
 

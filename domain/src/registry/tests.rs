@@ -260,3 +260,19 @@ fn trial_the_fold_is_idempotent_its_snapshots_stand_still_and_assignments_are_di
         }
     });
 }
+
+#[test]
+fn what_fuzzing_starts_from_are_changes_of_every_kind_of_object() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/registry");
+    let mut registry = Registry::default();
+    for name in ["model", "fleet", "agent", "device", "program", "invitation", "removed"] {
+        let text = std::fs::read(format!("{folder}/{name}")).unwrap();
+        let change: Change = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        if name != "device" {
+            append(&mut registry, 0, change);
+            continue;
+        }
+        // It has its agent's key, so that the fuzzer is led to that rule.
+        assert!(refused(&registry, change).contains("DuplicateKey"));
+    }
+}
