@@ -395,6 +395,7 @@ impl Core {
             previous_sequence: links.previous.sequence,
             registry_version: state.registry.version(),
             ledger_incarnation: state.incarnation,
+            max_skew_ms: self.settings.max_skew_ms,
         };
         let entry = Entry::Proof(record);
         let position = self.log.append_with(entry.kind(), |buffer| entry.encode(buffer)).map_err(from_log)?;

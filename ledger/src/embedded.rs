@@ -7,7 +7,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use depin_domain::{proofs::Reason, registry::Record};
@@ -45,6 +45,9 @@ enum Task {
 const GROUP: usize = 512;
 /// Most bytes made durable together: bounds how long the first of a group waits.
 const GROUP_BYTES: u64 = 16 << 20;
+/// Pauses between tries to mend a broken ledger.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Registry records of a page, proofs of a page.
 const PAGE: usize = 1_000;
 
@@ -141,17 +144,43 @@ fn stopped() -> LedgerError {
     LedgerError::Unavailable("the ledger is shutting down".into())
 }
 
+/// When a broken ledger is read anew: at once, then ever less often, since each try reads the log.
+#[derive(Debug, Default)]
+struct Retry {
+    not_before: Option<Instant>,
+    failures: u32,
+}
+
+impl Retry {
+    fn recover(&mut self, core: &mut Core) {
+        if self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        match core.recover() {
+            Ok(()) => {
+                tracing::info!("the ledger takes writes again");
+                *self = Self::default();
+            }
+            Err(error) => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+                tracing::warn!(%error, "the ledger still takes no writes");
+                self.failures += 1;
+                self.not_before = Some(Instant::now() + pause);
+            }
+        }
+    }
+}
+
 /// The writer's loop: one round is one group.
 fn run(mut core: Core, queue: &Receiver<Task>, idle: Duration) {
+    let mut retry = Retry::default();
     loop {
         let mut group: Vec<Done> = Vec::new();
         let mut stop = false;
         match queue.recv_timeout(idle) {
             Ok(task) => {
-                if core.broken.is_some()
-                    && let Err(error) = core.recover()
-                {
-                    tracing::warn!(%error, "the ledger still takes no writes");
+                if core.broken.is_some() {
+                    retry.recover(&mut core);
                 }
                 let begun = core.log.end();
                 let mut next = Some(task);
@@ -165,11 +194,7 @@ fn run(mut core: Core, queue: &Receiver<Task>, idle: Duration) {
                     }
                 }
             }
-            Err(RecvTimeoutError::Timeout) if core.broken.is_some() => {
-                if let Err(error) = core.recover() {
-                    tracing::debug!(%error, "the ledger still takes no writes");
-                }
-            }
+            Err(RecvTimeoutError::Timeout) if core.broken.is_some() => retry.recover(&mut core),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => stop = true,
         }

@@ -44,6 +44,9 @@ pub(crate) struct ProofRecord {
     /// Of this ledger when it was recorded.
     #[prost(uint64, tag = "12")]
     pub(crate) ledger_incarnation: u64,
+    /// How far readings could lie beyond the time of sealing: a setting, kept so that judging can be repeated.
+    #[prost(int64, tag = "13")]
+    pub(crate) max_skew_ms: i64,
 }
 
 /// A registry change.

@@ -71,7 +71,6 @@ pub fn verify(
         Log::open(storage.directory("log").map_err(unavailable)?, log_options(settings)).map_err(from_log)?;
     let files = storage.directory("epochs").map_err(unavailable)?;
     let mut scan = Scan {
-        settings: settings.clone(),
         state: load_base(&*storage, log.front())?,
         files,
         found: Verification { front: recovery.front, end: recovery.end, ..Verification::default() },
@@ -107,7 +106,6 @@ pub fn verify(
 }
 
 struct Scan {
-    settings: Settings,
     state: State,
     files: Arc<dyn Storage>,
     found: Verification,
@@ -159,7 +157,7 @@ impl Scan {
             agent,
             confirmed: self.state.confirmed.get(&agent).unwrap_or(&nothing),
             late_boundaries: &self.state.late_boundaries,
-            max_skew_ms: self.settings.max_skew_ms,
+            max_skew_ms: record.max_skew_ms,
         };
         if proofs::judge(&context, header, &parsed.sections, &self.state.accounts) != parsed.verdict {
             wrong.push("the rules give another verdict than the recorded one".into());
