@@ -1,0 +1,221 @@
+//! Arguments: kubectl's own flags where there is one for it.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+/// Looks into a network of devices, lets them in, explains and verifies what they are paid.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-depin", bin_name = "kubectl depin", version, max_term_width = 120)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 examined and not right.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterFlags,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerFlags,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the API server is: as in kubectl.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClusterFlags {
+    /// Namespace; default: the context's
+    #[arg(short, long, global = true)]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces
+    #[arg(short = 'A', long, global = true)]
+    pub(crate) all_namespaces: bool,
+    /// Context of the kubeconfig
+    #[arg(long, global = true)]
+    pub(crate) context: Option<String>,
+    /// Kubeconfig file
+    #[arg(long, global = true, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// Where the ledger is, and who asks.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LedgerFlags {
+    /// The ledger's address, https://host:port
+    #[arg(long, global = true, env = "DEPIN_LEDGER", value_name = "URL")]
+    pub(crate) ledger: Option<String>,
+    /// Client certificate (PEM) of a viewer or the operator
+    #[arg(long, global = true, env = "DEPIN_LEDGER_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, env = "DEPIN_LEDGER_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The network's CA certificate (PEM)
+    #[arg(long, global = true, env = "DEPIN_LEDGER_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Aligned columns for people
+    Table,
+    /// One JSON value
+    Json,
+}
+
+/// What is asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The network at a glance: ledger, agents, what was rejected, what waits for a decision
+    Status,
+    /// Looks for what would make a network fail, each finding with its remedy
+    Check {
+        /// A mosquitto.conf whose queue, in-flight and persistence settings are examined too
+        #[arg(long, value_name = "FILE")]
+        broker_config: Option<PathBuf>,
+    },
+    /// Devices and when they were last heard
+    Devices,
+    /// Epochs with their totals and roots, newest first
+    Epochs {
+        /// namespace/name or name of a program; default: all
+        #[arg(long)]
+        program: Option<String>,
+        /// How many of each program
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+    },
+    /// Every factor of a device's reward, from accepted readings to the last digit
+    Explain {
+        /// Name, namespace/name, id or DID of the device
+        device: String,
+        /// Epoch; default: the newest computed one
+        #[arg(long)]
+        epoch: Option<u64>,
+        /// namespace/name or name of a program; default: every program of the device's fleet
+        #[arg(long)]
+        program: Option<String>,
+    },
+    /// What an account needs to claim what it earned: amount, root and Merkle proof
+    Proof {
+        /// 0x and 40 hexadecimal digits
+        account: String,
+        /// namespace/name or name of a program; default: all
+        #[arg(long)]
+        program: Option<String>,
+    },
+    /// Judged proofs of a device, to look at or to keep for `verify`
+    Proofs {
+        /// Name, namespace/name, id or DID of the device
+        device: String,
+        /// Writes them, with all keys that `verify` needs, to this file
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// At most so many
+        #[arg(long, default_value_t = 1_000)]
+        limit: u32,
+    },
+    /// Lets in what asks: makes the EdgeDevice or EdgeAgent of an EdgeEnrollment
+    Approve {
+        /// Name of the EdgeEnrollment
+        name: String,
+        /// Fleet, where several fit
+        #[arg(long)]
+        fleet: Option<String>,
+        /// Account that is paid
+        #[arg(long)]
+        owner: Option<String>,
+        /// Name of the object that is made; default: made of agent and serial
+        #[arg(long = "as", value_name = "NAME")]
+        object: Option<String>,
+    },
+    /// Turns away what asks
+    Deny {
+        /// Name of the EdgeEnrollment
+        name: String,
+        /// Why, for whoever asks
+        #[arg(long, default_value = "denied by a person")]
+        reason: String,
+    },
+    /// Suspends a device or a program
+    Suspend {
+        #[command(flatten)]
+        target: Target,
+        /// Why, for its owner
+        #[arg(long)]
+        reason: String,
+    },
+    /// Ends a suspension
+    Resume {
+        #[command(flatten)]
+        target: Target,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Join tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Fetches an epoch's export into a directory
+    Export {
+        /// namespace/name or name of the program
+        program: String,
+        /// Epoch; default: the newest computed one
+        #[arg(long)]
+        epoch: Option<u64>,
+        /// The audit export (signed headers, sections, paths) instead of the public one
+        #[arg(long)]
+        audit: bool,
+        /// Directory
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Repeats an epoch from its public export, offline: weights, amounts, root
+    Recompute {
+        /// The export's directory or its manifest.json
+        path: PathBuf,
+    },
+    /// Verifies proofs offline: signatures, chain, paths, receipts
+    Verify {
+        /// File that `kubectl depin proofs --out` wrote
+        file: PathBuf,
+    },
+    /// Prints the shell's completion script
+    Completion {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is suspended.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Target {
+    /// `device/NAME` (or just NAME) or `program/NAME`
+    pub(crate) target: String,
+}
+
+/// Join tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Makes an invitation for one agent and prints its token, once
+    Create {
+        /// Fleets that the agent will serve
+        #[arg(long = "fleet", required = true)]
+        fleets: Vec<String>,
+        /// Name of the EdgeAgent; default: the one that the agent asks for
+        #[arg(long)]
+        agent: Option<String>,
+        /// Hours for which it admits
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
+        /// Namespace of the operator, whose ConfigMap depin-ca has the CA's certificate (or use --ca)
+        #[arg(long, default_value = "depin-system")]
+        operator_namespace: String,
+    },
+}
+
+/// The whole command, for completion scripts.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
+}

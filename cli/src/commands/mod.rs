@@ -1,0 +1,75 @@
+//! One command a file. Each reads, decides, and returns a report; only `output` writes.
+
+mod admit;
+mod check;
+mod devices;
+mod epochs;
+mod explain;
+mod export;
+mod proof;
+mod proofs;
+mod recompute;
+mod status;
+mod suspend;
+mod token;
+mod verify;
+
+use crate::{
+    args::{Arguments, Command},
+    cluster::Cluster,
+    fault::Fault,
+    ledger::Ledger,
+    output::Report,
+};
+
+/// Runs the command that was asked for.
+pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
+    let cluster = || Cluster::connect(&arguments.cluster);
+    let ledger = || Ledger::required(&arguments.ledger);
+    let namespace = arguments.cluster.namespace.as_deref();
+    match &arguments.command {
+        Command::Status => status::run(arguments).await,
+        Command::Check { broker_config } => check::run(arguments, broker_config.as_deref()).await,
+        Command::Devices => devices::run(&cluster().await?, Ledger::connect(&arguments.ledger)?).await,
+        Command::Epochs { program, limit } => {
+            epochs::run(&ledger()?, &own_namespace(arguments).await, program.as_deref(), *limit).await
+        }
+        Command::Explain { device, epoch, program } => {
+            let wanted = explain::Wanted { device, epoch: *epoch, program: program.as_deref() };
+            explain::run(&ledger()?, &own_namespace(arguments).await, &wanted).await
+        }
+        Command::Proof { account, program } => {
+            proof::run(&ledger()?, namespace.unwrap_or("default"), account, program.as_deref()).await
+        }
+        Command::Proofs { device, out, limit } => {
+            proofs::run(&ledger()?, &own_namespace(arguments).await, device, out.as_deref(), *limit).await
+        }
+        Command::Approve { name, fleet, owner, object } => {
+            let choice = admit::Choice { fleet: fleet.as_deref(), owner: owner.as_deref(), object: object.as_deref() };
+            admit::approve(&cluster().await?, name, &choice).await
+        }
+        Command::Deny { name, reason } => admit::deny(&cluster().await?, name, reason).await,
+        Command::Suspend { target, reason } => suspend::run(&cluster().await?, &target.target, true, Some(reason)).await,
+        Command::Resume { target, reason } => {
+            suspend::run(&cluster().await?, &target.target, false, reason.as_deref()).await
+        }
+        Command::Token(command) => token::run(arguments, command).await,
+        Command::Export { program, epoch, audit, out } => {
+            let wanted = export::Wanted { program, epoch: *epoch, audit: *audit };
+            export::run(&ledger()?, &own_namespace(arguments).await, &wanted, out).await
+        }
+        Command::Recompute { path } => recompute::run(path),
+        Command::Verify { file } => verify::run(file),
+        // Answered before a runtime exists.
+        Command::Completion { .. } => Ok(Report::new(serde_json::Value::Null, "")),
+    }
+}
+
+/// The namespace that is meant: the flag, else the context's, else `default`; reading the ledger needs no API server.
+async fn own_namespace(arguments: &Arguments) -> String {
+    match (&arguments.cluster.namespace, Cluster::connect(&arguments.cluster).await) {
+        (Some(namespace), _) => namespace.clone(),
+        (None, Ok(cluster)) => cluster.namespace,
+        (None, Err(_)) => "default".to_owned(),
+    }
+}

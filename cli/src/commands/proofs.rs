@@ -1,0 +1,171 @@
+//! `proofs`: a device's judged proofs; and reading what they hold of one device.
+
+use std::path::Path;
+
+use depin_domain::{
+    ids::{DeviceId, PublicKey},
+    proofs::{Rejection, Section, Verdict},
+    registry::Registry,
+    time::{Timestamp, Window},
+};
+use depin_proto::{convert::verdict_from_proto, envelope::decode_section, v1::{ProofRecord, ReadProofsRequest}};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    fault::Fault,
+    ledger::{Ledger, find_device},
+    output::{Report, Table, when},
+};
+
+/// Format of the file that `--out` writes: this head as one line of JSON, then a line for each record, hexadecimal protobuf.
+pub(super) const FORMAT: &str = "depin.proofs.v1";
+/// Records of one request.
+const PAGE: u32 = 1_000;
+
+/// First line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) format: String,
+    /// Every key that signed a proof or a receipt in the file.
+    pub(super) keys: Vec<PublicKey>,
+}
+
+pub(super) async fn run(ledger: &Ledger, namespace: &str, device: &str, out: Option<&Path>, limit: u32) -> Result<Report, Fault> {
+    let registry = ledger.registry().await?;
+    let (id, _, entry) = find_device(&registry, namespace, device)?;
+    let records = read(ledger, &id, Window::default(), limit).await?;
+    if let Some(path) = out {
+        write(path, ledger, &registry, &records)?;
+        let text = format!("{} proofs of {}/{} written to {}\nverify them: kubectl depin verify {}", records.len(), entry.namespace, entry.name, path.display(), path.display());
+        return Ok(Report::new(json!({"proofs": records.len(), "file": path}), text));
+    }
+    let mut table = Table::new(["POSITION", "RECEIVED", "ACCEPTED", "REJECTED", "REASONS"]);
+    let mut values = Vec::new();
+    for record in &records {
+        let count = counted(record, &id, Window { start: Timestamp::MIN, end: Timestamp::MAX })?;
+        let reasons = count.reasons();
+        table.row([record.position.to_string(), when(Timestamp(record.received_at)), count.accepted.to_string(), count.rejected().to_string(), reasons.clone()]);
+        values.push(json!({"position": record.position, "receivedAt": record.received_at, "accepted": count.accepted, "rejected": count.rejected(), "reasons": reasons}));
+    }
+    Ok(Report::new(values.into(), table.or("No proof of this device was judged yet.")))
+}
+
+/// The judged proofs with readings of a device in `window` (both ends 0: all), its sections only.
+pub(super) async fn read(ledger: &Ledger, device: &DeviceId, window: Window, limit: u32) -> Result<Vec<ProofRecord>, Fault> {
+    let mut records: Vec<ProofRecord> = Vec::new();
+    while (records.len() as u64) < u64::from(limit) {
+        let left = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(u32::MAX));
+        let request = ReadProofsRequest {
+            device_id: device.0.to_vec().into(),
+            key_id: Vec::new().into(),
+            start: window.start.0,
+            end: window.end.0,
+            after_position: records.last().map_or(0, |record| record.position),
+            limit: left.min(PAGE),
+            sections_only: true,
+        };
+        let page = ledger.proofs(request).await?;
+        // A page that brings nothing new ends the reading, whatever its size.
+        let newest = records.last().map_or(0, |record| record.position);
+        let fresh: Vec<_> = page.into_iter().filter(|record| record.position > newest).collect();
+        if fresh.is_empty() {
+            break;
+        }
+        records.extend(fresh);
+    }
+    Ok(records)
+}
+
+fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofRecord]) -> Result<(), Fault> {
+    let mut keys: Vec<PublicKey> = ledger.server_key().into_iter().collect();
+    keys.extend(registry.agents().map(|agent| agent.key.clone()));
+    let entries = registry.devices().flat_map(|(_, device)| device.states()).filter_map(|state| state.entry.as_ref());
+    keys.extend(entries.filter_map(|entry| entry.key.clone()));
+    let signed = |key: &PublicKey| {
+        records.iter().any(|record| {
+            let proof = record.proof.as_ref().is_some_and(|proof| proof.key_id == key.id().0[..]);
+            proof || record.receipt.as_ref().is_some_and(|receipt| receipt.gateway_key_id == key.id().0[..])
+        })
+    };
+    keys.retain(signed);
+    keys.sort_unstable();
+    keys.dedup();
+    let head = serde_json::to_string(&Head { format: FORMAT.into(), keys }).map_err(|error| Fault::file(path, error))?;
+    let mut text = head + "\n";
+    for record in records {
+        text.push_str(&hex::encode(record.encode_to_vec()));
+        text.push('\n');
+    }
+    std::fs::write(path, text).map_err(|error| Fault::file(path, error))
+}
+
+/// What a proof holds of one device.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) accepted: u64,
+    /// Readings by reason.
+    pub(super) by_reason: std::collections::BTreeMap<String, u64>,
+}
+
+impl Counted {
+    pub(super) fn rejected(&self) -> u64 {
+        self.by_reason.values().sum()
+    }
+
+    pub(super) fn reasons(&self) -> String {
+        self.by_reason.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        for (reason, count) in other.by_reason {
+            *self.by_reason.entry(reason).or_default() += count;
+        }
+    }
+}
+
+/// Counts a device's readings of `window` in a proof by what became of them.
+pub(super) fn counted(record: &ProofRecord, device: &DeviceId, window: Window) -> Result<Counted, Fault> {
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Fault::failed(format!("proof at position {}: {error}", record.position), "verify the ledger; use a kubectl-depin of its version")
+    };
+    let verdict = record.verdict.as_ref().map(verdict_from_proto).transpose().map_err(|error| unreadable(&error))?.unwrap_or_default();
+    let mut count = Counted::default();
+    for (place, bytes) in record.proof.iter().flat_map(|proof| proof.sections.iter().enumerate()) {
+        let section = decode_section(bytes).map_err(|error| unreadable(&error))?;
+        // With paths, sections are a selection that the paths number.
+        let number = record.paths.get(place).map_or(place as u64, |path| path.section.into());
+        if section.device == *device {
+            count.add(count_section(&section, number, &verdict, window));
+        }
+    }
+    Ok(count)
+}
+
+fn count_section(section: &Section, number: u64, verdict: &Verdict, window: Window) -> Counted {
+    let mut count = Counted::default();
+    for (series_number, series) in section.series.iter().enumerate() {
+        for (reading_number, reading) in series.readings.iter().enumerate() {
+            if !window.contains(reading.at) {
+                continue;
+            }
+            let about = |rejection: &&Rejection| {
+                let reading_number = u32::try_from(reading_number).unwrap_or(u32::MAX);
+                u64::from(rejection.section) == number
+                    && rejection.series.is_none_or(|series| series as usize == series_number)
+                    && (rejection.readings.is_empty() || rejection.readings.contains(&reading_number))
+            };
+            match verdict.rejections.iter().find(about) {
+                None => count.accepted += 1,
+                Some(rejection) => {
+                    let name = rejection.reason.name();
+                    let label = if rejection.detail.is_empty() { name.to_owned() } else { format!("{name}({})", rejection.detail) };
+                    *count.by_reason.entry(label).or_default() += 1;
+                }
+            }
+        }
+    }
+    count
+}

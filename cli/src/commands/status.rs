@@ -1,0 +1,129 @@
+//! `status`: the network at a glance.
+
+use depin_crds::EdgeEnrollment;
+use depin_domain::{ids::AgentId, proofs::Reason, registry::Registry, time::Timestamp};
+use depin_proto::v1::{DropCount, LedgerInfo, PresencePage};
+use kube::{ResourceExt as _, api::ListParams};
+use serde_json::{Value, json};
+
+use crate::{
+    args::Arguments,
+    cluster::Cluster,
+    fault::Fault,
+    ledger::Ledger,
+    output::{Report, Table, ago},
+};
+
+pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
+    let mut text = String::new();
+    let mut value = json!({});
+    let ledger = Ledger::connect(&arguments.ledger)?;
+    if let Some(ledger) = &ledger {
+        let (info, presence, registry) = (ledger.info().await?, ledger.presence().await?, ledger.registry().await?);
+        value["ledger"] = ledger_value(&info);
+        value["agents"] = agents_value(&presence, &registry);
+        text.push_str(&ledger_text(&info));
+        text.push_str(&agents_text(&presence, &registry, Timestamp(info.now)));
+    }
+    match Cluster::connect(&arguments.cluster).await {
+        Ok(cluster) => {
+            let waiting = waiting(&cluster).await?;
+            text.push_str(&waiting_text(&waiting));
+            value["waiting"] = waiting.iter().map(|(namespace, name, what)| json!({"namespace": namespace, "name": name, "what": what})).collect();
+        }
+        // The ledger alone is worth showing; nothing at all is not.
+        Err(fault) if ledger.is_none() => return Err(fault),
+        Err(fault) => text.push_str(&format!("\nAPI server: {}\n", fault.message)),
+    }
+    if ledger.is_none() {
+        text.push_str("\nReadings, rejections and agents stand in the ledger: give --ledger, --cert, --key and --ca.\n");
+    }
+    Ok(Report::new(value, text))
+}
+
+fn counts(list: &[DropCount]) -> impl Iterator<Item = (String, &'static str, u64)> {
+    list.iter().map(|count| {
+        let reason = u16::try_from(count.reason).ok().and_then(Reason::from_code);
+        let name = reason.map_or_else(|| count.reason.to_string(), |reason| reason.name().to_owned());
+        (name, reason.map_or("", Reason::remedy), count.count)
+    })
+}
+
+fn ledger_value(info: &LedgerInfo) -> Value {
+    let map = |list: &[DropCount]| counts(list).map(|(name, _, count)| (name, json!(count))).collect::<serde_json::Map<_, _>>();
+    json!({
+        "incarnation": info.incarnation, "registryVersion": info.registry_version, "position": info.position,
+        "proofs": info.proofs, "readingsAccepted": info.readings_accepted, "closingHeld": info.closing_held,
+        "readingsRejected": map(&info.readings_rejected), "proofsRefused": map(&info.proofs_refused), "now": info.now,
+    })
+}
+
+fn ledger_text(info: &LedgerInfo) -> String {
+    let mut text = format!(
+        "Ledger      {} proofs, {} readings accepted, position {}, registry version {}\n",
+        info.proofs, info.readings_accepted, info.position, info.registry_version
+    );
+    if info.closing_held {
+        text.push_str("Closing     held after a restore, until every known chain has reported its head\n");
+    }
+    let mut table = Table::new(["WHAT", "REASON", "COUNT", "REMEDY"]);
+    for (what, list) in [("reading rejected", &info.readings_rejected), ("proof refused", &info.proofs_refused)] {
+        for (name, remedy, count) in counts(list).filter(|(_, _, count)| *count > 0) {
+            table.row([what.into(), name, count.to_string(), remedy.into()]);
+        }
+    }
+    text.push_str(&format!("\n{}\n", table.or("Nothing was rejected.")));
+    text
+}
+
+fn agent_name(registry: &Registry, id: &[u8]) -> String {
+    let agent = AgentId::from_slice(id).and_then(|id| registry.agent(&id));
+    agent.map_or_else(|| hex::encode(id), |agent| format!("{}/{}", agent.namespace, agent.name))
+}
+
+fn agents_value(presence: &PresencePage, registry: &Registry) -> Value {
+    let agent = |agent: &depin_proto::v1::AgentPresence| {
+        json!({"agent": agent_name(registry, &agent.agent_id), "connected": agent.connected, "lastHeard": agent.last_heard})
+    };
+    presence.agents.iter().map(agent).collect()
+}
+
+fn agents_text(presence: &PresencePage, registry: &Registry, now: Timestamp) -> String {
+    let mut table = Table::new(["AGENT", "CONNECTED", "HEARD", "REGISTRY"]);
+    for agent in &presence.agents {
+        table.row([
+            agent_name(registry, &agent.agent_id),
+            if agent.connected { "yes" } else { "no" }.into(),
+            ago(Timestamp(agent.last_heard), now),
+            agent.confirmed_registry_version.to_string(),
+        ]);
+    }
+    let heard = presence.devices.iter().filter(|device| device.accepted > 0).count();
+    format!("{}\nDevices     {heard} with accepted readings of {} registered\n", table.or("No agent was heard yet.\n"), registry.device_count())
+}
+
+/// Enrollments that wait for a person: namespace, name, what asks.
+async fn waiting(cluster: &Cluster) -> Result<Vec<(String, String, String)>, Fault> {
+    let list = cluster.wide::<EdgeEnrollment>().list(&ListParams::default()).await?;
+    let asks = |enrollment: &EdgeEnrollment| {
+        let request = enrollment.spec.request.as_ref()?;
+        let decided = enrollment.status.iter().flat_map(|status| &status.conditions);
+        if decided.clone().any(|condition| condition.type_ == "Denied" && condition.status == "True") {
+            return None;
+        }
+        let serial = request.serial.clone().unwrap_or_default();
+        let agent = request.agent.clone().unwrap_or_default();
+        Some((enrollment.namespace().unwrap_or_default(), enrollment.name_any(), format!("{:?} {serial} {agent}", request.kind)))
+    };
+    Ok(list.iter().filter_map(asks).collect())
+}
+
+fn waiting_text(waiting: &[(String, String, String)]) -> String {
+    let mut table = Table::new(["NAMESPACE", "ENROLLMENT", "ASKS", "DECIDE"]);
+    for (namespace, name, what) in waiting.iter().take(50) {
+        table.row([namespace.clone(), name.clone(), what.clone(), format!("kubectl depin approve -n {namespace} {name}")]);
+    }
+    let more = waiting.len().saturating_sub(50);
+    let more = if more > 0 { format!("… and {more} more\n") } else { String::new() };
+    format!("\n{}{more}", table.or("Nothing waits for a decision.\n"))
+}

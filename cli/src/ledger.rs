@@ -1,0 +1,223 @@
+//! The ledger as a viewer sees it.
+
+use std::path::PathBuf;
+
+use depin_domain::{
+    ids::{DeviceId, PublicKey},
+    registry::{Change, Device, DeviceEntry, Record, Registry},
+    rewards::{EpochSummary, Line, ProgramState},
+    time::Timestamp,
+};
+use depin_identity::{
+    KeyAndChain, ServerKey, SigningKey, Trust, certificates::certificates, client_config, connect_lazy,
+};
+use depin_proto::v1::{
+    EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord, ReadEpochRequest, ReadExportRequest,
+    ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, epoch_page, ledger_client::LedgerClient,
+};
+use tonic::transport::Channel;
+
+use crate::{args::LedgerFlags, fault::Fault};
+
+/// Largest message that is taken.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// A connection to the ledger.
+pub(crate) struct Ledger {
+    client: LedgerClient<Channel>,
+    server: ServerKey,
+}
+
+/// An epoch that was computed.
+pub(crate) struct Computed {
+    pub(crate) summary: EpochSummary,
+}
+
+impl Ledger {
+    /// Connects, if `--ledger` is set.
+    pub(crate) fn connect(flags: &LedgerFlags) -> Result<Option<Self>, Fault> {
+        let Some(address) = &flags.ledger else { return Ok(None) };
+        let need = |file: &Option<PathBuf>, flag: &str| {
+            file.clone().ok_or_else(|| {
+                Fault::failed(format!("--ledger needs --{flag}"), "give --cert, --key and --ca (or DEPIN_LEDGER_CERT, _KEY, _CA)")
+            })
+        };
+        let (cert, key, ca) = (need(&flags.cert, "cert")?, need(&flags.key, "key")?, need(&flags.ca, "ca")?);
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Fault::file(path, error));
+        let chain = certificates(&read(&cert)?).map_err(|error| Fault::file(&cert, error))?;
+        let signing = SigningKey::from_pem(&read(&key)?, "--key").map_err(|error| Fault::file(&key, error))?;
+        let bundle = certificates(&read(&ca)?).map_err(|error| Fault::file(&ca, error))?;
+        let config = client_config(&Trust::Bundle(bundle), Some(&KeyAndChain { key: signing, chain }))
+            .map_err(|error| Fault::failed(error.to_string(), "check that --cert and --key belong together"))?;
+        let (channel, server) = connect_lazy(address, config)
+            .map_err(|error| Fault::failed(error.to_string(), "write --ledger as https://host:port"))?;
+        let client = LedgerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Some(Self { client, server }))
+    }
+
+    /// Connects, or says how.
+    pub(crate) fn required(flags: &LedgerFlags) -> Result<Self, Fault> {
+        Self::connect(flags)?.ok_or_else(|| {
+            Fault::failed("this command reads the ledger", "give --ledger https://host:port with --cert, --key and --ca (or DEPIN_LEDGER…)")
+        })
+    }
+
+    /// The gateway's key, which signs receipts.
+    pub(crate) fn server_key(&self) -> Option<PublicKey> {
+        self.server.borrow().clone()
+    }
+
+    pub(crate) async fn info(&self) -> Result<LedgerInfo, Fault> {
+        Ok(self.client.clone().get_info(GetInfoRequest {}).await?.into_inner())
+    }
+
+    /// The whole registry.
+    pub(crate) async fn registry(&self) -> Result<Registry, Fault> {
+        let request = ReadRegistryRequest { after_version: 0, until_version: 0, follow: false };
+        let mut records = self.client.clone().read_registry(request).await?.into_inner();
+        let mut registry = Registry::default();
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Fault::failed(format!("registry: {error}"), "use a kubectl-depin of the same version as the operator")
+        };
+        while let Some(record) = records.message().await? {
+            let change: Change = serde_json::from_slice(&record.change).map_err(|error| unreadable(&error))?;
+            let record = Record { version: record.version, at: Timestamp(record.at), change };
+            registry.apply(record).map_err(|error| unreadable(&error))?;
+        }
+        Ok(registry)
+    }
+
+    /// The computed epochs of a program, ascending.
+    pub(crate) async fn epochs(&self, program: &str) -> Result<Vec<Computed>, Fault> {
+        let mut computed = Vec::new();
+        let mut from_number = 0;
+        loop {
+            let request = ListEpochsRequest { program: program.to_owned(), from_number, limit: 500 };
+            let page = self.client.clone().list_epochs(request).await?.into_inner().epochs;
+            let numbers = page.iter().filter_map(|entry| entry.close.as_ref()?.window.map(|window| window.number));
+            let next = numbers.max().map(|newest| newest.saturating_add(1)).filter(|next| *next > from_number);
+            for entry in page.into_iter().filter(|entry| !entry.summary.is_empty()) {
+                let summary = parse("epoch summary", &entry.summary)?;
+                computed.push(Computed { summary });
+            }
+            match next {
+                Some(next) => from_number = next,
+                None => return Ok(computed),
+            }
+        }
+    }
+
+    /// A device's line of an epoch.
+    pub(crate) async fn line(&self, program: &str, number: u64, device: &DeviceId) -> Result<Option<Line>, Fault> {
+        let request = ReadEpochRequest {
+            program: program.to_owned(),
+            number,
+            lines: true,
+            state: false,
+            device_id: device.0.to_vec().into(),
+        };
+        let mut found = None;
+        for page in self.pages(request).await? {
+            if let Some(epoch_page::Message::Lines(lines)) = page.message {
+                for line in &lines.lines {
+                    let line: Line = parse("epoch line", line)?;
+                    if line.device == *device {
+                        found = Some(line);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The state that an epoch left.
+    pub(crate) async fn state(&self, program: &str, number: u64) -> Result<ProgramState, Fault> {
+        let program = program.to_owned();
+        let request = ReadEpochRequest { program, number, lines: false, state: true, device_id: Vec::new().into() };
+        let mut text = Vec::new();
+        for page in self.pages(request).await? {
+            if let Some(epoch_page::Message::State(state)) = page.message {
+                text.extend_from_slice(&state.chunk);
+            }
+        }
+        parse("epoch state", &text)
+    }
+
+    async fn pages(&self, request: ReadEpochRequest) -> Result<Vec<EpochPage>, Fault> {
+        let mut stream = self.client.clone().read_epoch(request).await?.into_inner();
+        let mut pages = Vec::new();
+        while let Some(page) = stream.message().await? {
+            pages.push(page);
+        }
+        Ok(pages)
+    }
+
+    /// Judged proofs.
+    pub(crate) async fn proofs(&self, request: ReadProofsRequest) -> Result<Vec<ProofRecord>, Fault> {
+        let mut stream = self.client.clone().read_proofs(request).await?.into_inner();
+        let mut records = Vec::new();
+        while let Some(record) = stream.message().await? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// An epoch's export, file by file.
+    pub(crate) async fn export(&self, request: ReadExportRequest) -> Result<tonic::Streaming<FileChunk>, Fault> {
+        Ok(self.client.clone().read_export(request).await?.into_inner())
+    }
+
+    /// Who was heard when.
+    pub(crate) async fn presence(&self) -> Result<PresencePage, Fault> {
+        let mut stream = self.client.clone().read_presence(ReadPresenceRequest {}).await?.into_inner();
+        let mut presence = PresencePage::default();
+        while let Some(page) = stream.message().await? {
+            presence.agents.extend(page.agents);
+            presence.devices.extend(page.devices);
+        }
+        Ok(presence)
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(json).map_err(|error| {
+        Fault::failed(format!("{what}: {error}"), "use a kubectl-depin of the same version as the operator")
+    })
+}
+
+/// The device that a person means: an id, a DID, `namespace/name`, or a name in `namespace`.
+pub(crate) fn find_device<'a>(
+    registry: &'a Registry,
+    namespace: &str,
+    meant: &str,
+) -> Result<(DeviceId, &'a Device, &'a DeviceEntry), Fault> {
+    let id = meant.strip_prefix("did:depin:").unwrap_or(meant).parse::<DeviceId>();
+    let id = id.unwrap_or_else(|_| match meant.split_once('/') {
+        Some((namespace, name)) => DeviceId::of(namespace, name),
+        None => DeviceId::of(namespace, meant),
+    });
+    let found = registry.device(&id).and_then(|device| Some((id, device.as_ref(), device.newest()?.as_ref())));
+    found.ok_or_else(|| {
+        Fault::not_found(
+            format!("no device {meant:?} in namespace {namespace:?} was ever approved"),
+            "list them: kubectl depin devices -A; or name it namespace/name",
+        )
+    })
+}
+
+/// The programs that a person means: one by name, else all for which `fits` holds.
+pub(crate) fn find_programs(
+    registry: &Registry,
+    namespace: &str,
+    meant: Option<&str>,
+    fits: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Fault> {
+    let Some(meant) = meant else {
+        return Ok(registry.programs().map(|(id, _)| id.clone()).filter(|id| fits(id)).collect());
+    };
+    let id = if meant.contains('/') { meant.to_owned() } else { format!("{namespace}/{meant}") };
+    match registry.program(&id) {
+        Some(_) => Ok(vec![id]),
+        None => Err(Fault::not_found(format!("no program {id:?}"), "list them: kubectl get rewardprograms -A")),
+    }
+}
