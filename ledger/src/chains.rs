@@ -11,6 +11,9 @@ use depin_domain::{
     proofs::{ChainHead, Header},
 };
 
+/// No chain keeps more steps in memory.
+const MAX_STEPS: usize = 64;
+
 /// A recorded proof of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct Step {
@@ -81,7 +84,22 @@ impl Chains {
             chain.steps.pop();
         }
         chain.steps.push(Step { sequence: header.sequence, position });
+        if chain.steps.len() > MAX_STEPS {
+            chain.steps = needed(&chain.steps, header.sequence);
+        }
     }
+}
+
+/// What later proofs may point to: below each number that is `head` without some of its lowest bits, the nearest. Gaps leave more behind.
+fn needed(steps: &[Step], head: u64) -> Vec<Step> {
+    let mut kept: Vec<Step> = Vec::new();
+    for bits in (0..u64::BITS).rev() {
+        let step = newest_up_to(steps, head >> bits << bits);
+        if step.position > 0 && kept.last() != Some(&step) {
+            kept.push(step);
+        }
+    }
+    kept
 }
 
 fn skip_target(sequence: u64) -> u64 {
@@ -126,7 +144,7 @@ mod tests {
                 chains.advance(&header, Digest::default(), position);
             }
             let chain = chains.get(&KeyId([1; 32])).unwrap();
-            assert!(chain.steps.len() <= 64);
+            assert!(chain.steps.len() <= MAX_STEPS);
             let head = *chain.steps.last().unwrap();
             for (position, (wanted, _)) in &stored {
                 let (mut at, mut hops) = (head, 0);
