@@ -116,8 +116,9 @@ macro_rules! condition {
     }};
     ($api:ident $name:expr, $condition:expr, $status:expr) => {{
         let api = &$api;
-        eventually(&format!("{} of {} = {}", $condition, $name, $status), move || async move {
-            let object = api.get_opt($name).await.unwrap()?;
+        let name: &str = $name;
+        eventually(&format!("{} of {name} = {}", $condition, $status), move || async move {
+            let object = api.get_opt(name).await.unwrap()?;
             let conditions = object.status.as_ref()?.conditions.clone();
             conditions.into_iter().find(|condition| condition.type_ == $condition && condition.status == $status)
         })

@@ -47,7 +47,7 @@ struct Epoch {
 
 /// The ledger; clones share it.
 #[derive(Clone)]
-pub struct FakeLedger {
+pub(crate) struct FakeLedger {
     state: Arc<Mutex<State>>,
     inbox: Arc<watch::Sender<u64>>,
 }
@@ -58,7 +58,7 @@ fn now() -> i64 {
 
 impl FakeLedger {
     /// Serves on a free port until the runtime ends.
-    pub async fn serve() -> (Self, SocketAddr) {
+    pub(crate) async fn serve() -> (Self, SocketAddr) {
         let ledger = Self { state: Arc::default(), inbox: Arc::new(watch::Sender::new(0)) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,21 +73,21 @@ impl FakeLedger {
         self.state.lock().unwrap()
     }
 
-    pub fn registry(&self) -> Registry {
+    pub(crate) fn registry(&self) -> Registry {
         self.state().registry.clone()
     }
 
     /// How many writes there were.
-    pub fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.state().writes
     }
 
-    pub fn writer(&self) -> u64 {
+    pub(crate) fn writer(&self) -> u64 {
         self.state().writer
     }
 
     /// Puts an entry into the inbox.
-    pub fn post(&self, entry: inbox_entry::Entry) -> u64 {
+    pub(crate) fn post(&self, entry: inbox_entry::Entry) -> u64 {
         let mut state = self.state();
         let id = state.inbox.keys().next_back().copied().unwrap_or(0).max(state.answers.keys().next_back().copied().unwrap_or(0)) + 1;
         state.inbox.insert(id, InboxEntry { id, received_at: now(), entry: Some(entry) });
@@ -96,26 +96,26 @@ impl FakeLedger {
         id
     }
 
-    pub fn answer(&self, id: u64) -> Option<Option<v1::EnrollResponse>> {
+    pub(crate) fn answer(&self, id: u64) -> Option<Option<v1::EnrollResponse>> {
         self.state().answers.get(&id).cloned()
     }
 
-    pub fn set_statistics(&self, statistics: Vec<GrainStatistic>) {
+    pub(crate) fn set_statistics(&self, statistics: Vec<GrainStatistic>) {
         self.state().statistics = statistics;
     }
 
-    pub fn set_presence(&self, presence: PresencePage) {
+    pub(crate) fn set_presence(&self, presence: PresencePage) {
         self.state().presence = presence;
     }
 
     /// Numbers of the recorded epochs of a program.
-    pub fn recorded(&self, program: &str) -> Vec<u64> {
+    pub(crate) fn recorded(&self, program: &str) -> Vec<u64> {
         let state = self.state();
         let of_program = state.epochs.iter().filter(|((of, _), epoch)| of == program && !epoch.summary.is_empty());
         of_program.map(|((_, number), _)| *number).collect()
     }
 
-    pub fn summary(&self, program: &str, number: u64) -> serde_json::Value {
+    pub(crate) fn summary(&self, program: &str, number: u64) -> serde_json::Value {
         serde_json::from_slice(&self.state().epochs[&(program.to_owned(), number)].summary).unwrap()
     }
 }
