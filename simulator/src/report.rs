@@ -17,6 +17,8 @@ pub struct Report {
     pub published: u64,
     /// Messages acknowledged, copies included.
     pub acknowledged: u64,
+    /// Readings in published messages that should count, once each.
+    pub readings_published: u64,
     /// Readings in acknowledged messages that should count, once each.
     pub readings: u64,
     /// Connections made after the first of each client.
@@ -71,6 +73,7 @@ impl Report {
         if message.copy {
             return;
         }
+        self.readings_published += message.values.len() as u64;
         self.devices.entry(message.serial.to_string()).or_default().published += 1;
         let struck = message.struck;
         let faults = [

@@ -7,8 +7,8 @@ use std::{
     time::SystemTime,
 };
 
+use crate::{pins::cache_dir, workspace};
 use anyhow::{Context as _, Result, bail};
-use depin_tests::{tools::cache_dir, workspace};
 use sha2::{Digest as _, Sha256};
 
 /// Older states of the lock file whose build outputs are kept.

@@ -41,7 +41,7 @@ pub fn check(cargo: &Cargo) -> Result<Outcome> {
 fn generator(cargo: &Cargo, check: bool) -> Result<bool> {
     let program = cargo.program("examples/generate-tree");
     let mut command = std::process::Command::new(&program);
-    command.current_dir(depin_tests::workspace());
+    command.current_dir(crate::workspace());
     if check {
         command.arg("--check");
     }

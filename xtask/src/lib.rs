@@ -1,17 +1,26 @@
 //! The project's commands: what a person or CI runs in a clone. Each is one module.
 
 pub mod cargo;
+pub mod cluster;
+pub mod control_plane;
+pub mod demo;
 pub mod documents;
 pub mod generate;
 pub mod harness;
 pub mod licences;
+pub mod pins;
+pub mod process;
 pub mod soak;
+pub mod stack;
 pub mod stages;
 pub mod test;
 pub mod tools;
 pub mod unused;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +36,8 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the whole product on this machine: from virtual hardware to who earned what and why
+    Demo(demo::Options),
     /// Run everything that CI runs; the last line is `N passed, N failed`
     Test(test::Options),
     /// Build the pinned control plane programs into the cache, if they are not there
@@ -43,9 +54,24 @@ pub enum Command {
 /// When it cannot be run at all; a command that ran and found something wrong says so by its exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
+        Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Tools => tools::prepare().map(|_| ExitCode::SUCCESS),
         Command::Generate(options) => generate::run(&options),
         Command::Soak(options) => soak::run(&options),
     }
+}
+
+/// The workspace's root directory.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// A TCP port on loopback that was free a moment ago. Whoever starts a program on it must be ready to try another.
+///
+/// # Errors
+/// When loopback has no free port.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -4,8 +4,8 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use crate::pins::cache_dir;
 use anyhow::{Context as _, Result, bail};
-use depin_tests::tools::cache_dir;
 
 use crate::{cargo::Cargo, stages::Outcome};
 
@@ -23,7 +23,7 @@ pub fn check(cargo: &Cargo) -> Result<Outcome> {
     for check in checks {
         let mut command = Command::new(&program);
         command.args(["--offline", "--color", "never", "--log-level", "error"]);
-        let status = command.args(["check", check]).current_dir(depin_tests::workspace()).status()?;
+        let status = command.args(["check", check]).current_dir(crate::workspace()).status()?;
         outcome.passed += u64::from(status.success());
         outcome.failed += u64::from(!status.success());
     }

@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for skipped in &tally.skipped {
         writeln!(report, "- skipped: {skipped}")?;
     }
-    let folder = depin_tests::workspace().join("docs/reliability");
+    let folder = crate::workspace().join("docs/reliability");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let path = folder.join(format!("soak-{commit}.md"));
     fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn git(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("git").args(arguments).current_dir(depin_tests::workspace()).output();
+    let output = Command::new("git").args(arguments).current_dir(crate::workspace()).output();
     let output = output.context("cannot run git")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

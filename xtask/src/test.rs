@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut stages = Stages::default();
     stages.run("format", || succeeds(&mut cargo.command(&["fmt", "--all", "--check"])));
     stages.run("unused dependencies", || unused::check(&cargo));
-    stages.run("documents", || documents::check(&depin_tests::workspace()));
+    stages.run("documents", || documents::check(&crate::workspace()));
     stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
     let built =
         stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
@@ -70,7 +70,7 @@ fn succeeds(command: &mut Command) -> Result<Outcome> {
 
 /// All tests of the workspace, doc tests too.
 fn tests(cargo: &Cargo) -> Result<Outcome> {
-    let slice = trial_seconds(&depin_tests::workspace())?;
+    let slice = trial_seconds(&crate::workspace())?;
     println!("randomized suites: {slice} s each (DEPIN_TRIAL_SECONDS); `cargo xtask soak` runs the full counts");
     let mut command =
         cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never", "--", "--show-output"]);
@@ -151,7 +151,7 @@ fn trial_seconds(workspace: &Path) -> Result<u64> {
 
 /// Checks that another language makes of our formats: each `check_*.py` in the tree, run from its folder.
 fn python() -> Result<Outcome> {
-    let scripts = python_checks(&depin_tests::workspace())?;
+    let scripts = python_checks(&crate::workspace())?;
     if scripts.is_empty() {
         return Ok(Outcome::default());
     }

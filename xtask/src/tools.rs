@@ -10,11 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use depin_tests::{
-    tools::{self, ETCD, KUBERNETES, PINS, Pin, Tools},
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    pins::{self, ETCD, KUBERNETES, PINS, Pin, Tools},
     workspace,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 /// The estimates in the pins were measured on two cores.
 const MEASURED_CORES: u64 = 2;
@@ -167,7 +168,7 @@ fn progress(program: &str, total: u64) -> ProgressBar {
 
 /// The broker, installed as a Debian package if that needs no question. Without it, what needs a broker is skipped.
 pub fn prepare_mosquitto() -> Option<PathBuf> {
-    if let Some(path) = tools::mosquitto() {
+    if let Some(path) = pins::mosquitto() {
         return Some(path);
     }
     const REMEDY: &str =
@@ -186,7 +187,7 @@ pub fn prepare_mosquitto() -> Option<PathBuf> {
         install(&["update"]);
         install(&package);
     }
-    let found = tools::mosquitto();
+    let found = pins::mosquitto();
     eprintln!("{}", found.as_ref().map_or(REMEDY, |_| "mosquitto installed"));
     found
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{Process, free_port, tools::Tools};
+use crate::{free_port, pins::Tools, process::Process, workspace};
 
 /// Starting takes about 5 s on two idle cores; a machine that also compiles needs far more.
 const START_LIMIT: Duration = Duration::from_secs(180);
@@ -152,7 +152,7 @@ impl ControlPlane {
     /// # Errors
     /// When the API server rejects one (CEL cost, schema) or does not serve it in time.
     pub fn apply_crds(&self) -> Result<()> {
-        self.apply(&crate::workspace().join("crds/yaml"))?;
+        self.apply(&workspace().join("crds/yaml"))?;
         self.run_kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "crd", "--all"])?;
         Ok(())
     }

@@ -1,0 +1,120 @@
+//! Reads the ledger as an operator would, under a certificate of its own, and tells it as JSON: what the demo shows and what
+//! system tests compare.
+
+use anyhow::{Context as _, Result};
+use depin_domain::{
+    proofs::Reason,
+    time::{Timestamp, Window},
+};
+use depin_identity::{
+    CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates,
+    client_config, connect_lazy,
+};
+use depin_proto::v1::{self, ledger_client::LedgerClient};
+use serde_json::{Map, Value, json};
+use tonic::transport::Channel;
+
+/// The observer's certificate lives as long as a test may.
+const VALIDITY_MS: i64 = 24 * 3_600_000;
+/// Epochs asked for at once.
+const PAGE: u32 = 1_000;
+/// More than the default, because an epoch's summary of many accounts is large.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// A connection to the ledger's port.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    client: LedgerClient<Channel>,
+}
+
+impl Observer {
+    /// Connects to `https://HOST:PORT` with a certificate that the authority (certificate and key in PEM) issues at `now`.
+    ///
+    /// # Errors
+    /// When the authority or the address is malformed.
+    pub fn connect(address: &str, certificate: &str, key: &str, now: Timestamp) -> Result<Self> {
+        let authority = CertificateAuthority::from_pem(certificate, key)?;
+        let own = SigningKey::generate()?;
+        let request = CertificateRequest::from_der(&CertificateRequest::make(&own)?)?;
+        let validity = Window { start: Timestamp(now.0 - 60_000), end: Timestamp(now.0 + VALIDITY_MS) };
+        let leaf = authority.issue(&request, &PeerIdentity::Operator, &[], validity)?;
+        let identity = KeyAndChain { key: own, chain: certificates::certificates(&leaf)? };
+        let trust = Trust::Bundle(vec![authority.certificate().clone()]);
+        let (channel, _) = connect_lazy(address, client_config(&trust, Some(&identity))?)?;
+        Ok(Self { client: LedgerClient::new(channel).max_decoding_message_size(MAX_MESSAGE) })
+    }
+
+    /// `{"accepted":n,"rejected":{REASON:n},"refused":{REASON:n},"proofs":n}` since the ledger was made.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn readings(&mut self) -> Result<Value> {
+        let info = self.client.get_info(v1::GetInfoRequest {}).await?.into_inner();
+        Ok(json!({
+            "accepted": info.readings_accepted,
+            "rejected": by_reason(&info.readings_rejected),
+            "refused": by_reason(&info.proofs_refused),
+            "proofs": info.proofs,
+        }))
+    }
+
+    /// The summaries of a program's computed epochs, oldest first.
+    ///
+    /// # Errors
+    /// When the ledger does not answer, or with something that is no summary.
+    pub async fn epochs(&mut self, program: &str) -> Result<Vec<Value>> {
+        let request = v1::ListEpochsRequest { program: program.to_owned(), from_number: 0, limit: PAGE };
+        let entries = self.client.list_epochs(request).await?.into_inner().epochs;
+        let computed = entries.iter().filter(|entry| !entry.summary.is_empty());
+        computed.map(|entry| serde_json::from_slice(&entry.summary).context("an epoch's summary is not JSON")).collect()
+    }
+
+    /// The devices' lines of one epoch.
+    ///
+    /// # Errors
+    /// When the ledger does not answer, or with something that is no line.
+    pub async fn lines(&mut self, program: &str, number: u64) -> Result<Vec<Value>> {
+        let request = v1::ReadEpochRequest {
+            program: program.to_owned(),
+            number,
+            lines: true,
+            ..v1::ReadEpochRequest::default()
+        };
+        let mut pages = self.client.read_epoch(request).await?.into_inner();
+        let mut lines = Vec::new();
+        while let Some(page) = pages.message().await? {
+            if let Some(v1::epoch_page::Message::Lines(page)) = page.message {
+                for line in page.lines {
+                    lines.push(serde_json::from_slice(&line).context("a device's line is not JSON")?);
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// When each device was last heard, what was accepted and rejected of it, by device id in hex.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn presence(&mut self) -> Result<Map<String, Value>> {
+        let mut pages = self.client.read_presence(v1::ReadPresenceRequest {}).await?.into_inner();
+        let mut devices = Map::new();
+        while let Some(page) = pages.message().await? {
+            for device in page.devices {
+                let presence = json!({
+                    "lastReading": device.last_reading, "accepted": device.accepted, "rejected": device.rejected,
+                });
+                devices.insert(hex::encode(&device.device_id), presence);
+            }
+        }
+        Ok(devices)
+    }
+}
+
+fn by_reason(counts: &[v1::DropCount]) -> Map<String, Value> {
+    let name = |code: u32| {
+        let known = u16::try_from(code).ok().and_then(Reason::from_code);
+        known.map_or_else(|| format!("Reason{code}"), |reason| reason.name().to_owned())
+    };
+    counts.iter().map(|count| (name(count.reason), count.count.into())).collect()
+}

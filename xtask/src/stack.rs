@@ -1,0 +1,473 @@
+//! All parts as processes of the real binaries on loopback: operator, gateway, agents, a broker, and virtual hardware.
+//!
+//! In a cluster the kubelet mounts the gateway's Secret; here its files are copied to where the gateway looks.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{cargo::Cargo, cluster::Cluster, free_port, pins, process::Process};
+
+/// The operator's namespace.
+pub const NAMESPACE: &str = "depin-system";
+/// How long a part may take to come up on a machine that also compiles.
+const START_LIMIT: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(100);
+/// How long a part may take to drain.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The running parts. Dropping it ends them all, the outermost first.
+#[derive(Debug)]
+pub struct Stack {
+    /// Virtual hardware by name.
+    pub simulators: Vec<(String, Process)>,
+    /// Agents.
+    pub agents: Vec<Agent>,
+    /// The broker, if there is one.
+    pub broker: Option<Process>,
+    /// The gateway.
+    pub gateway: Option<Process>,
+    /// The operator.
+    pub operator: Option<Process>,
+    /// Where everything keeps its files.
+    pub dir: PathBuf,
+    ports: Ports,
+    target: PathBuf,
+}
+
+/// An agent and where its hardware speaks to it.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its namespace and name.
+    pub name: (String, String),
+    /// `HOST:PORT` of its own listener or of its broker.
+    pub mqtt: String,
+    /// Its admin server.
+    pub admin: String,
+    /// The process.
+    pub process: Process,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    gateway: u16,
+    ledger: u16,
+    gateway_admin: u16,
+    operator_admin: u16,
+    broker: u16,
+}
+
+impl Stack {
+    /// Nothing runs yet; files go to `dir`.
+    ///
+    /// # Errors
+    /// When loopback has no free ports.
+    pub fn new(dir: &Path, cargo: &Cargo) -> Result<Self> {
+        let ports = Ports {
+            gateway: free_port()?,
+            ledger: free_port()?,
+            gateway_admin: free_port()?,
+            operator_admin: free_port()?,
+            broker: free_port()?,
+        };
+        fs::create_dir_all(dir.join("logs"))?;
+        Ok(Self {
+            simulators: Vec::new(),
+            agents: Vec::new(),
+            broker: None,
+            gateway: None,
+            operator: None,
+            dir: dir.to_path_buf(),
+            ports,
+            target: cargo.target().join("debug"),
+        })
+    }
+
+    /// The ledger's address.
+    #[must_use]
+    pub fn ledger(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.ledger)
+    }
+
+    /// Where the built programs are.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.target
+    }
+
+    /// The gateway's admin server.
+    #[must_use]
+    pub fn gateway_admin(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.gateway_admin)
+    }
+
+    /// Applies CRDs and starts operator and gateway.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub fn start_center(&mut self, cluster: &Cluster) -> Result<()> {
+        cluster.apply_crds()?;
+        cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}"))?;
+        self.start_operator(cluster)?;
+        self.copy_certificates(cluster)?;
+        self.start_gateway()
+    }
+
+    /// Starts the operator.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_operator(&mut self, cluster: &Cluster) -> Result<()> {
+        let mut command = self.program("depin-operator");
+        command
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .args(["--namespace", NAMESPACE, "--ledger", &self.ledger()])
+            .args(["--gateway-name", "127.0.0.1", "--gateway-name", "localhost"])
+            .arg("--admin-listen")
+            .arg(format!("127.0.0.1:{}", self.ports.operator_admin));
+        self.operator = Some(self.start("depin-operator", &mut command)?);
+        Ok(())
+    }
+
+    /// Stands in for the kubelet's mount: waits for the operator's Secret and copies its files.
+    fn copy_certificates(&mut self, cluster: &Cluster) -> Result<()> {
+        let folder = self.dir.join("gateway-tls");
+        fs::create_dir_all(&folder)?;
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let files = ["ca.crt", "tls.crt", "tls.key"].map(|field| {
+                cluster.secret(NAMESPACE, "depin-gateway-tls", field).map(|text| text.map(|text| (field, text)))
+            });
+            let files: Vec<(&str, String)> =
+                files.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+            if files.len() == 3 {
+                for (name, text) in files {
+                    write_private(&folder.join(name), &text)?;
+                }
+                return self.copy_authority(cluster);
+            }
+            if let Some(operator) = &mut self.operator
+                && let Some(status) = operator.exited()?
+            {
+                bail!("the operator ended ({status}):\n{}", operator.log_end());
+            }
+            if Instant::now() >= deadline {
+                let log = self.operator.as_ref().map(Process::log_end).unwrap_or_default();
+                bail!("the operator made no Secret depin-gateway-tls within {START_LIMIT:?}:\n{log}");
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The authority's files, so that this administrator can read the ledger.
+    fn copy_authority(&self, cluster: &Cluster) -> Result<()> {
+        let folder = self.authority();
+        fs::create_dir_all(&folder)?;
+        for field in ["tls.crt", "tls.key"] {
+            let text = cluster.secret(NAMESPACE, "depin-ca", field)?.context("Secret depin-ca is incomplete")?;
+            write_private(&folder.join(field), &text)?;
+        }
+        Ok(())
+    }
+
+    /// Folder with the authority's certificate and key.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("authority")
+    }
+
+    /// Starts the gateway on its data and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_gateway(&mut self) -> Result<()> {
+        let mut command = self.program("depin-gateway");
+        command
+            .args(["--listen", &format!("127.0.0.1:{}", self.ports.gateway)])
+            .args(["--ledger-listen", &format!("127.0.0.1:{}", self.ports.ledger)])
+            .args(["--admin-listen", &self.gateway_admin()])
+            .arg("--tls-dir")
+            .arg(self.dir.join("gateway-tls"))
+            .arg("--data-dir")
+            .arg(self.dir.join("ledger"));
+        let mut gateway = self.start("depin-gateway", &mut command)?;
+        let admin = self.gateway_admin();
+        gateway.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;
+        self.gateway = Some(gateway);
+        Ok(())
+    }
+
+    /// Starts mosquitto, if this machine has it, with a queue that does not drop silently.
+    ///
+    /// # Errors
+    /// When it is there but does not come up.
+    pub fn start_broker(&mut self) -> Result<bool> {
+        let Some(mosquitto) = pins::mosquitto() else { return Ok(false) };
+        let port = self.ports.broker;
+        let config = self.dir.join("mosquitto.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 0\n"
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(mosquitto);
+        let mut broker = self.start("mosquitto", command.arg("-c").arg(config))?;
+        broker.wait_until("readiness", START_LIMIT, || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        self.broker = Some(broker);
+        Ok(true)
+    }
+
+    /// Invites and starts an agent: on a listener of its own, or behind the broker.
+    ///
+    /// # Errors
+    /// When it cannot be invited or does not get ready.
+    pub fn start_agent(
+        &mut self,
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+        fleets: &[&str],
+        broker: bool,
+    ) -> Result<()> {
+        let state = self.dir.join(format!("agent-{name}"));
+        fs::create_dir_all(&state)?;
+        let token = state.join("join-token");
+        write_private(&token, &invite(cluster, namespace, name, fleets)?)?;
+        let (flag, mqtt) = if broker {
+            ("--mqtt-broker", format!("mqtt://127.0.0.1:{}", self.ports.broker))
+        } else {
+            ("--mqtt-listen", format!("127.0.0.1:{}", free_port()?))
+        };
+        let admin = format!("127.0.0.1:{}", free_port()?);
+        let mut command = self.program("depin-agent");
+        command
+            .args(["--gateway", &format!("https://127.0.0.1:{}", self.ports.gateway)])
+            .args(["--name", name, flag, &mqtt, "--admin-listen", &admin])
+            .arg("--state-dir")
+            .arg(state.join("state"))
+            .arg("--join-token-file")
+            .arg(&token);
+        let mut process = self.start(&format!("depin-agent-{name}"), &mut command)?;
+        process.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;
+        let mqtt = mqtt.trim_start_matches("mqtt://").to_owned();
+        self.agents.push(Agent { name: (namespace.to_owned(), name.to_owned()), mqtt, admin, process });
+        Ok(())
+    }
+
+    /// Starts virtual hardware; its report goes to [`Stack::simulator_report`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_simulator(&mut self, name: &str, mqtt: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.program("depin-sim");
+        command.args(["--mqtt", mqtt]).args(arguments).arg("--report").arg(self.report_file(name));
+        let process = self.start(&format!("depin-sim-{name}"), &mut command)?;
+        self.simulators.push((name.to_owned(), process));
+        Ok(())
+    }
+
+    /// Stops all virtual hardware and gives back its last reports: nothing more comes after them.
+    ///
+    /// # Errors
+    /// When one does not end well: some publishes stayed without acknowledgement.
+    pub fn stop_simulators(&mut self) -> Result<Vec<Value>> {
+        let mut reports = Vec::new();
+        for (name, simulator) in std::mem::take(&mut self.simulators) {
+            let log = simulator.log().to_path_buf();
+            let status = simulator.stop(GRACE * 3)?;
+            if !status.success() {
+                bail!("depin-sim {name} ended with {status}; its log is {}", log.display());
+            }
+            reports.push(self.simulator_report(&name)?);
+        }
+        Ok(reports)
+    }
+
+    /// What virtual hardware last reported.
+    ///
+    /// # Errors
+    /// When it has not reported yet.
+    pub fn simulator_report(&self, name: &str) -> Result<Value> {
+        let path = self.report_file(name);
+        let text = fs::read(&path).with_context(|| format!("no report {}", path.display()))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// What the ledger holds: readings, and the epochs of `programs`.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub fn observe(&self, programs: &[&str], lines: bool) -> Result<Value> {
+        let mut command = Command::new(self.target.join("depin-observe"));
+        command.args(["--ledger", &self.ledger()]).arg("--authority").arg(self.authority());
+        command.args(programs.iter().flat_map(|program| ["--program", program]));
+        let output = command.args(lines.then_some("--lines")).stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            bail!("the ledger cannot be read: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Ends everything in the data's direction, each part draining into the next.
+    ///
+    /// # Errors
+    /// When a part had to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        let simulators = std::mem::take(&mut self.simulators).into_iter().map(|(_, process)| process);
+        let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.process);
+        let center = [self.broker.take(), self.gateway.take(), self.operator.take()].into_iter().flatten();
+        let mut failed = None;
+        for process in simulators.chain(agents).chain(center) {
+            if let Err(error) = process.stop(GRACE) {
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The first part that ended by itself, with the end of its log.
+    ///
+    /// # Errors
+    /// When one has.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let agents = self.agents.iter_mut().map(|agent| &mut agent.process);
+        let center = [&mut self.operator, &mut self.gateway, &mut self.broker].into_iter().flatten();
+        for process in agents.chain(center) {
+            if let Some(status) = process.exited()? {
+                bail!("{} ended by itself ({status}):\n{}", process.name(), process.log_end());
+            }
+        }
+        Ok(())
+    }
+
+    fn report_file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("sim-{name}.json"))
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.target.join(name));
+        // Settings of the person's own environment must not leak into the demo.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_str().is_some_and(|variable| variable.starts_with("DEPIN_")) {
+                command.env_remove(variable);
+            }
+        }
+        command
+    }
+
+    fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
+        Process::start(name, command, &self.dir.join("logs").join(format!("{name}.log")))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Outermost first, so that nobody complains about who is gone before.
+        self.simulators.clear();
+        self.agents.clear();
+        self.broker = None;
+        self.gateway = None;
+        self.operator = None;
+    }
+}
+
+/// Makes a join token and the EdgeEnrollment that carries its hash; gives back the token.
+///
+/// # Errors
+/// When the API server refuses or the operator has not published its authority.
+pub fn invite(cluster: &Cluster, namespace: &str, agent: &str, fleets: &[&str]) -> Result<String> {
+    let jsonpath = "-o=jsonpath={.data.sha256}";
+    let ca = cluster.kubectl(&["get", "configmap", "depin-ca", "-n", NAMESPACE, jsonpath])?;
+    let key = rcgen::KeyPair::generate()?;
+    let secret = Sha256::digest(key.serialize_der());
+    let secret = secret.get(..16).context("a digest is too short")?;
+    let hash = hex::encode(Sha256::digest(secret));
+    let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3_600;
+    let fleets: Vec<String> = fleets.iter().map(|fleet| format!("{fleet:?}")).collect();
+    cluster.apply(&format!(
+        "apiVersion: depin.dev/v1alpha1\nkind: EdgeEnrollment\nmetadata: {{name: join-{agent}, namespace: {namespace}}}\n\
+         spec: {{token: {{sha256: \"{hash}\", expiresAt: \"{}\", fleets: [{}], agent: {agent}}}}}\n",
+        rfc3339(expires),
+        fleets.join(", ")
+    ))?;
+    Ok(format!("depin1.{}.{}", hex::encode(secret), ca.trim()))
+}
+
+/// Seconds since 1970 as `YYYY-MM-DDTHH:MM:SSZ` (Howard Hinnant's civil_from_days).
+#[must_use]
+pub fn rfc3339(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+/// Whether an admin server says that its program is ready.
+#[must_use]
+pub fn is_ready(admin: &str) -> bool {
+    http_get(admin, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// One HTTP GET on loopback, headers and body.
+///
+/// # Errors
+/// When nobody answers.
+pub fn http_get(address: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The sum of a metric's samples whose line begins with `series`.
+#[must_use]
+pub fn metric(text: &str, series: &str) -> f64 {
+    text.lines()
+        .filter(|line| line.starts_with(series))
+        .filter_map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()))
+        .sum()
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_the_api_reads_them() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_383_000), "2026-11-22T21:30:00Z");
+    }
+
+    #[test]
+    fn metrics_are_summed_over_their_labels() {
+        let text = "# HELP x y\ndepin_readings_total{result=\"accepted\",reason=\"\"} 40\n\
+                    depin_readings_total{result=\"rejected\",reason=\"OutOfRange\"} 2\nother 7\n";
+        assert_eq!(metric(text, "depin_readings_total{result=\"accepted\""), 40.0);
+        assert_eq!(metric(text, "depin_readings_total"), 42.0);
+    }
+}
