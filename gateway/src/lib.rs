@@ -1,1 +1,26 @@
-//! placeholder
+//! The gateway: the only part that faces the outside. It lets agents in, tells them what they must know, takes their
+//! proofs, and answers with signed receipts once what it judged is durable.
+//!
+//! It holds no cluster credentials and no CA key: what it knows is the registry in the ledger, what it learns goes into the
+//! ledger's inbox. Everything from outside has a limit; beyond it the answer is an outcome or a status, never memory.
+
+pub mod clock;
+pub mod limits;
+pub mod options;
+pub mod server;
+
+mod configuration;
+mod enrollment;
+mod listener;
+mod metrics;
+mod peer;
+mod presence;
+mod proofs;
+mod rate;
+mod record;
+mod tls_files;
+
+pub use clock::Clock;
+pub use limits::Limits;
+pub use options::{Options, run};
+pub use server::{Gateway, Running};

@@ -1,0 +1,115 @@
+//! How much of everything the gateway takes.
+
+use clap::Args;
+use depin_proto::v1;
+
+/// Limits on what comes from outside. Beyond each the sender is told; nothing is queued without bound.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Bytes of one proof: header, signature and sections together
+    #[arg(long, env = "DEPIN_MAX_PROOF_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
+    pub max_proof_bytes: usize,
+    /// Sections (devices) of one proof
+    #[arg(long, env = "DEPIN_MAX_SECTIONS", default_value_t = 4_096, value_name = "N")]
+    pub max_sections: u32,
+    /// Readings of one proof
+    #[arg(long, env = "DEPIN_MAX_READINGS", default_value_t = 65_536, value_name = "N")]
+    pub max_readings: u32,
+    /// Bytes of one gRPC message; at least the bytes of one proof
+    #[arg(long, env = "DEPIN_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "BYTES")]
+    pub max_message_bytes: usize,
+    /// Proofs of one message
+    #[arg(long, env = "DEPIN_MAX_BATCH_PROOFS", default_value_t = 1_024, value_name = "N")]
+    pub max_batch_proofs: usize,
+    /// Proofs of one stream that may be unanswered
+    #[arg(long, env = "DEPIN_WINDOW_PROOFS", default_value_t = 1_024, value_name = "N")]
+    pub window_proofs: u32,
+    /// Bytes of one stream that may be unanswered
+    #[arg(long, env = "DEPIN_WINDOW_BYTES", default_value_t = 8 << 20, value_name = "BYTES")]
+    pub window_bytes: u64,
+    /// Bytes of all streams that may be unanswered: more is deferred as overload
+    #[arg(long, env = "DEPIN_MAX_UNANSWERED_BYTES", default_value_t = 256 << 20, value_name = "BYTES")]
+    pub max_unanswered_bytes: usize,
+    /// Proofs a second of one agent, with a burst of four seconds
+    #[arg(long, env = "DEPIN_MAX_AGENT_PROOFS_PER_SECOND", default_value_t = 5_000, value_name = "N")]
+    pub agent_proofs_per_second: u64,
+    /// Streams of proofs of one agent
+    #[arg(long, env = "DEPIN_MAX_AGENT_STREAMS", default_value_t = 4, value_name = "N")]
+    pub agent_streams: usize,
+    /// Streams of proofs of all agents
+    #[arg(long, env = "DEPIN_MAX_STREAMS", default_value_t = 10_000, value_name = "N")]
+    pub streams: usize,
+    /// Connections to each of the two ports
+    #[arg(long, env = "DEPIN_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
+    pub connections: usize,
+    /// Enrollment requests a second of all strangers together, with a burst of ten seconds
+    #[arg(long, env = "DEPIN_MAX_ENROLLMENTS_PER_SECOND", default_value_t = 50, value_name = "N")]
+    pub enrollments_per_second: u64,
+    /// Sightings that one agent may report in a minute
+    #[arg(long, env = "DEPIN_MAX_AGENT_SIGHTINGS_PER_MINUTE", default_value_t = 600, value_name = "N")]
+    pub agent_sightings_per_minute: u64,
+    /// How far an agent's clock may be from the gateway's before it must stop sealing, in milliseconds
+    #[arg(long, env = "DEPIN_MAX_CLOCK_SKEW_MS", default_value_t = 60_000, value_name = "MS")]
+    pub max_clock_skew_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_proof_bytes: 1 << 20,
+            max_sections: 4_096,
+            max_readings: 65_536,
+            max_message_bytes: 4 << 20,
+            max_batch_proofs: 1_024,
+            window_proofs: 1_024,
+            window_bytes: 8 << 20,
+            max_unanswered_bytes: 256 << 20,
+            agent_proofs_per_second: 5_000,
+            agent_streams: 4,
+            streams: 10_000,
+            connections: 20_000,
+            enrollments_per_second: 50,
+            agent_sightings_per_minute: 600,
+            max_clock_skew_ms: 60_000,
+        }
+    }
+}
+
+impl Limits {
+    /// What an agent is told.
+    #[must_use]
+    pub fn for_agents(&self) -> v1::AgentLimits {
+        v1::AgentLimits {
+            max_proof_bytes: u32::try_from(self.max_proof_bytes).unwrap_or(u32::MAX),
+            max_sections: self.max_sections,
+            max_readings: self.max_readings,
+            max_clock_skew_ms: self.max_clock_skew_ms,
+        }
+    }
+
+    /// How much may be unanswered on one stream.
+    #[must_use]
+    pub fn window(&self) -> v1::Window {
+        v1::Window { proofs: self.window_proofs, bytes: self.window_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        limits: Limits,
+    }
+
+    #[test]
+    fn flag_defaults_equal_the_type_s_defaults() {
+        let parsed = Program::parse_from(["program"]).limits;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Limits::default()));
+    }
+}

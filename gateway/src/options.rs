@@ -1,0 +1,123 @@
+//! The program: flags, and the way from them to a running gateway.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser;
+use depin_ledger::{EmbeddedLedger, Ledger};
+use depin_log::DiskStorage;
+use depin_telemetry::{AdminServer, Health, TelemetryOptions};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    limits::Limits,
+    server::{Gateway, Settings},
+};
+
+/// Takes agents' proofs, judges and records them, and answers with signed receipts
+#[derive(Parser, Clone, Debug)]
+#[command(name = "depin-gateway", version)]
+pub struct Options {
+    /// Where agents connect
+    #[arg(long, env = "DEPIN_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Where the operator and viewers reach the ledger
+    #[arg(long, env = "DEPIN_LEDGER_LISTEN", default_value = "0.0.0.0:8444", value_name = "ADDR")]
+    pub ledger_listen: SocketAddr,
+    /// Directory with tls.crt, tls.key and ca.crt, made by the operator; awaited at the start, read again when they change
+    #[arg(long, env = "DEPIN_TLS_DIR", value_name = "DIR")]
+    pub tls_dir: PathBuf,
+    /// Directory of the embedded ledger; made if it is absent
+    #[arg(long, env = "DEPIN_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// What it takes from outside
+    #[command(flatten)]
+    pub limits: Limits,
+    /// What it shows of itself
+    #[command(flatten)]
+    pub telemetry: TelemetryOptions,
+}
+
+/// Runs the gateway until it is asked to stop.
+///
+/// # Errors
+/// Where the ledger does not open, a port is taken, or a server fails.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let telemetry = depin_telemetry::init("depin-gateway", &options.telemetry)?;
+        let served = serve(options).await;
+        telemetry.shutdown()?;
+        served
+    })
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let signal = depin_telemetry::shutdown_signal()?;
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        signal.await;
+        stopper.cancel();
+    });
+    let clock = Clock::system();
+    let data_dir = options.data_dir.clone();
+    let limits = options.limits.clone();
+    let ledger = tokio::task::spawn_blocking(move || open_ledger(&data_dir, &limits)).await??;
+    let ledger = Arc::new(ledger);
+    let health = Health::new();
+    let serving = health.readiness("serving");
+    serving.fail("waiting for the certificates that the operator makes");
+    let mut metrics = Registry::default();
+    let settings = Settings {
+        listen: options.listen,
+        ledger_listen: options.ledger_listen,
+        tls_dir: options.tls_dir,
+        limits: options.limits,
+    };
+    let gateway = Gateway::new(settings, Arc::clone(&ledger) as Arc<dyn Ledger>, clock, &mut metrics);
+    let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(metrics), health).await?;
+    let admin = tokio::spawn(admin.run(stop.clone().cancelled_owned()));
+    if let Some(running) = gateway.start(stop.clone()).await? {
+        serving.pass();
+        running.finished().await?;
+    }
+    stop.cancel();
+    admin.await.context("the admin server")??;
+    // Streams that a drain gave up may still hold the ledger; dropping the last hold closes it the same way.
+    if let Some(ledger) = Arc::into_inner(ledger) {
+        tokio::task::spawn_blocking(move || ledger.close()).await.context("close the ledger")?;
+    }
+    tracing::info!("the gateway has stopped");
+    Ok(())
+}
+
+fn open_ledger(directory: &std::path::Path, limits: &Limits) -> anyhow::Result<EmbeddedLedger> {
+    std::fs::create_dir_all(directory).with_context(|| format!("make --data-dir {}", directory.display()))?;
+    let storage =
+        DiskStorage::open(directory).with_context(|| format!("open --data-dir {}", directory.display()))?;
+    let defaults = depin_ledger::Settings::default();
+    let settings = depin_ledger::Settings {
+        max_skew_ms: limits.max_clock_skew_ms,
+        max_record: defaults.max_record.max(limits.max_proof_bytes.saturating_mul(2)),
+        ..defaults
+    };
+    EmbeddedLedger::open(Arc::new(storage), settings, depin_ledger::Clock::system())
+        .with_context(|| format!("open the ledger in {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_those_that_the_architecture_names() {
+        Options::command().debug_assert();
+        let options = Options::parse_from(["depin-gateway", "--tls-dir", "tls", "--data-dir", "data"]);
+        assert_eq!((options.listen.port(), options.ledger_listen.port()), (8443, 8444));
+    }
+}

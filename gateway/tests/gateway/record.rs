@@ -1,0 +1,123 @@
+//! The ledger's service: who may read and write what.
+
+use depin_domain::{ids::DeviceId, registry::Change};
+use depin_identity::{PeerIdentity, SigningKey};
+use depin_proto::{
+    convert::path_from_proto,
+    envelope::decode_header,
+    v1::{self, ledger_client::LedgerClient},
+};
+use tonic::{Code, transport::Channel};
+
+use crate::network::{Chain, Network, Stream, invitation, issue, section};
+
+fn viewer(network: &Network, namespace: &str) -> LedgerClient<Channel> {
+    let peer = PeerIdentity::Viewer { namespace: namespace.into() };
+    network.ledger_client(Some(&issue(&network.ca, &peer, SigningKey::generate().unwrap())))
+}
+
+async fn records(client: &mut LedgerClient<Channel>) -> usize {
+    let mut stream = client.read_registry(v1::ReadRegistryRequest::default()).await.unwrap().into_inner();
+    let mut count = 0;
+    while stream.message().await.unwrap().is_some() {
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test]
+async fn neither_strangers_nor_agents_reach_the_ledger() {
+    let mut network = Network::start().await;
+    let [agent, _] = network.furnish().await;
+    let status = network.ledger_client(None).get_info(v1::GetInfoRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "the handshake fails: {status}");
+    let mut client = network.ledger_client(Some(&agent.identity));
+    assert_eq!(client.get_info(v1::GetInfoRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_viewer_reads_its_namespace_and_writes_nothing() {
+    let mut network = Network::start().await;
+    network.furnish().await;
+    network.write(&[invitation(&[1; 16])]).await;
+    let all = records(&mut network.operator.clone()).await;
+    assert_eq!(all, 7);
+    let mut own = viewer(&network, "grid");
+    assert_eq!(records(&mut own).await, all - 1, "everything but the invitation");
+    let mut other = viewer(&network, "water");
+    assert_eq!(records(&mut other).await, 1, "the model only");
+    let write = v1::WriteRegistryRequest { writer: Some(network.writer), ..Default::default() };
+    assert_eq!(own.write_registry(write).await.unwrap_err().code(), Code::PermissionDenied);
+    let acquire = v1::AcquireWriterRequest { holder: "viewer".into() };
+    assert_eq!(own.acquire_writer(acquire).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(own.watch_inbox(v1::WatchInboxRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
+    let list = v1::ListEpochsRequest { program: "grid/energy".into(), ..Default::default() };
+    assert!(own.list_epochs(list.clone()).await.unwrap().into_inner().epochs.is_empty());
+    assert_eq!(other.list_epochs(list).await.unwrap_err().code(), Code::PermissionDenied);
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn proofs_are_read_whole_or_by_section_with_a_path() {
+    let mut network = Network::start().await;
+    let [agent, _] = network.furnish().await;
+    network.write(&[Change::Device(crate::network::device(3, &agent, None))]).await;
+    let mut stream = Stream::begin(network.channel(Some(&agent.identity)).0).await.unwrap();
+    let proof = Chain::new(&agent.identity.key).seal(&[section(1, 60, &[1]), section(3, 60, &[2, 3])]);
+    stream.submit(std::slice::from_ref(&proof)).await.unwrap();
+
+    let request = v1::ReadProofsRequest {
+        device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(),
+        ..Default::default()
+    };
+    let mut whole = network.operator.read_proofs(request.clone()).await.unwrap().into_inner();
+    let record = whole.message().await.unwrap().unwrap();
+    assert_eq!(record.proof.as_ref().unwrap().sections, proof.sections);
+    assert_eq!(record.verdict.unwrap().accepted, 3);
+    assert!(whole.message().await.unwrap().is_none());
+
+    let mut own = viewer(&network, "grid");
+    let mut shown = own.read_proofs(request.clone()).await.unwrap().into_inner();
+    let record = shown.message().await.unwrap().unwrap();
+    let shown = record.proof.unwrap();
+    assert_eq!(shown.sections, [proof.sections[1].clone()]);
+    let path = path_from_proto(&record.paths[0]).unwrap();
+    let header = decode_header(&shown.header).unwrap();
+    assert_eq!((path.index, path.count), (1, 2));
+    assert!(path.verify(&shown.sections[0], &header.body));
+
+    let refused = |status: Result<_, tonic::Status>| async move {
+        let mut stream: tonic::Streaming<v1::ProofRecord> = status.unwrap();
+        stream.message().await.unwrap_err().code()
+    };
+    let mut other = viewer(&network, "water");
+    let answer = other.read_proofs(request).await.map(tonic::Response::into_inner);
+    assert_eq!(refused(answer).await, Code::PermissionDenied);
+    let answer = own.read_proofs(v1::ReadProofsRequest::default()).await.map(tonic::Response::into_inner);
+    assert_eq!(refused(answer).await, Code::PermissionDenied);
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_sees_changes_as_they_come() {
+    let mut network = Network::start().await;
+    network.furnish().await;
+    let request = v1::ReadRegistryRequest { after_version: 6, until_version: 0, follow: true };
+    let mut stream = network.operator.read_registry(request).await.unwrap().into_inner();
+    let version = network.write(&[invitation(&[2; 16])]).await;
+    assert_eq!(stream.message().await.unwrap().unwrap().version, version);
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_writer_is_fenced_off() {
+    let mut network = Network::start().await;
+    let old = network.writer;
+    let request = v1::AcquireWriterRequest { holder: "other".into() };
+    network.writer = network.operator.acquire_writer(request).await.unwrap().into_inner();
+    let request = v1::WriteRegistryRequest { writer: Some(old), ..Default::default() };
+    assert_eq!(network.operator.write_registry(request).await.unwrap_err().code(), Code::PermissionDenied);
+    network.write(&[invitation(&[3; 16])]).await;
+    network.stop().await;
+}
