@@ -201,8 +201,6 @@ impl Intake {
             speaker.approved = view.devices.contains_key(serial);
             if speaker.approved {
                 speaker.waiting = 0;
-            } else {
-                speaker.reported = false;
             }
         }
         for serial in view.devices.keys() {
@@ -221,10 +219,10 @@ impl Intake {
         if inner.full || inner.closed || !inner.ready || inner.batch.bytes() >= MAX_BATCH {
             return Offer::Full;
         }
-        let hash = message.packet.map(|key| (key, self.hasher.hash_one((message.topic, message.payload))));
-        if let Some((key, hash)) = hash
+        let hash = || self.hasher.hash_one((message.topic, message.payload));
+        if let Some(key) = message.packet
             && message.duplicate
-            && inner.deliveries.get(&key) == Some(&hash)
+            && inner.deliveries.get(&key).is_some_and(|known| *known == hash())
         {
             count(&self.metrics, "duplicate");
             return Offer::Ticket(if inner.batch.is_empty() { inner.filling - 1 } else { inner.filling });
@@ -247,9 +245,10 @@ impl Intake {
                 (false, _) => "rejected",
             },
         );
-        if let Some(((session, packet), hash)) = hash
+        if let Some((session, packet)) = message.packet
             && kept.undated
         {
+            let hash = hash();
             if inner.deliveries.len() >= MAX_DELIVERIES {
                 inner.deliveries.clear();
             }
@@ -420,6 +419,11 @@ impl Intake {
     #[must_use]
     pub fn take_sightings(&self) -> Vec<Sighted> {
         std::mem::take(&mut self.lock().sightings)
+    }
+
+    /// Gives back sightings that could not be reported.
+    pub fn return_sightings(&self, sightings: &[Sighted]) {
+        self.lock().sightings.extend_from_slice(sightings);
     }
 
     /// Serials that spoke since the last call.

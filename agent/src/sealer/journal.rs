@@ -124,6 +124,8 @@ pub struct Commit {
     pub drops: Vec<PendingDrop>,
     /// Kept proofs that these replace: incarnation and sequence.
     pub replaces: Vec<(u64, u64)>,
+    /// Digests of the proofs that this commits, in order. Others that stand before it belong to a seal that a crash cut short.
+    pub proofs: Vec<Digest>,
 }
 
 /// A record of the journal that is not a proof.
@@ -251,7 +253,11 @@ impl State {
         self.parked.retain(|parked| !commit.unpark.contains(&parked.serial));
         self.parked.extend(commit.park);
         self.held.retain(|held| !commit.replaces.contains(&(held.incarnation, held.sequence)));
-        self.held.extend(pending.drain(..));
+        for digest in &commit.proofs {
+            // The last one, where a seal that was cut short was repeated to the same bytes.
+            self.held.extend(pending.iter().rev().find(|held| held.digest == *digest));
+        }
+        pending.clear();
     }
 
     fn find(&mut self, incarnation: u64, sequence: u64) -> Option<&mut Held> {

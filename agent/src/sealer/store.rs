@@ -129,7 +129,7 @@ impl Store {
         journal: Arc<dyn Storage>,
         options: StoreOptions,
     ) -> Result<(Self, Found), StoreError> {
-        let segment = (options.limit / 16).clamp(64 << 10, 16 << 20);
+        let segment = (options.limit / 16).clamp(4 << 10, 16 << 20);
         let base =
             Options { segment_size: segment, max_record: 4 << 20, on_damage: OnDamage::Skip, ..Options::default() };
         let (spool, recovered) = Log::open(spool, Options { tag: SPOOL_TAG, ..base }).map_err(StoreError::Spool)?;
@@ -209,11 +209,12 @@ impl Store {
         Ok(())
     }
 
-    /// Damage in the spool is told: how much was lost cannot be known, so one drop record names the span with count 0 of known readings.
+    /// Damage is told: how many readings it held cannot be known, so each damaged stretch counts as one.
     fn count_lost(&mut self, found: &mut Found) -> Result<(), StoreError> {
-        if found.damaged.iter().any(|damage| damage.synced) {
+        let count = found.damaged.iter().filter(|damage| damage.synced).count() as u64;
+        if count > 0 {
             let at = self.oldest.unwrap_or_default();
-            let drops = vec![PendingDrop { reason: DropReason::Unreadable as u8, count: 0, first: at, last: at }];
+            let drops = vec![PendingDrop { reason: DropReason::Unreadable as u8, count, first: at, last: at }];
             self.enter(Entry::Dropped { drops, front: self.spool.front() })?;
         }
         Ok(())
@@ -406,7 +407,7 @@ impl Store {
     }
 
     /// Makes a seal durable: proofs and commit in one write. Then the spool is cut behind what every model has taken.
-    pub fn commit(&mut self, proofs: &[Sealed], commit: Commit, taken: u64) -> Result<(), StoreError> {
+    pub fn commit(&mut self, proofs: &[Sealed], mut commit: Commit, taken: u64) -> Result<(), StoreError> {
         let mut pending = Vec::with_capacity(proofs.len());
         for sealed in proofs {
             let bytes = sealed.proof.encode_to_vec();
@@ -421,6 +422,7 @@ impl Store {
                 answer: Answer::None,
             });
         }
+        commit.proofs = pending.iter().map(|held| held.digest).collect();
         let entry = Entry::Commit(Box::new(commit));
         self.write(&entry)?;
         self.journal.sync().map_err(StoreError::Journal)?;

@@ -495,7 +495,10 @@ impl Session<'_> {
                 metrics.dropped.get_or_create(&ReasonLabel { reason: "told" }).inc_by(dropped);
             }
             self.next_seal = Instant::now() + self.context.options.seal_interval;
-            for sealed in made.proofs {
+            for mut sealed in made.proofs {
+                // One trace follows the proof to the ledger; sampled, and beside the signed bytes.
+                let span = tracing::info_span!("seal", sequence = sealed.sequence, readings = sealed.readings);
+                sealed.proof.traceparent = depin_telemetry::trace_context::traceparent(&span).unwrap_or_default();
                 metrics.sealed.inc_by(sealed.readings);
                 let bytes = sealed.proof.sections.iter().map(|section| section.len() as u64).sum::<u64>()
                     + sealed.proof.header.len() as u64
@@ -555,15 +558,16 @@ impl Reporter {
             tick.tick().await;
             let sightings = self.context.intake.take_sightings();
             for sightings in sightings.chunks(256) {
-                let sightings = sightings.iter().map(|sighted| v1::Sighting {
+                let reported = sightings.iter().map(|sighted| v1::Sighting {
                     model: sighted.model.clone(),
                     serial: sighted.serial.clone(),
                     first_seen: sighted.first_seen.0,
                     topic: sighted.topic.clone(),
                 });
-                let request = SightingsRequest { sightings: sightings.collect() };
+                let request = SightingsRequest { sightings: reported.collect() };
                 if let Err(status) = client.report_sightings(request).await {
-                    tracing::warn!(%status, "sightings of unknown devices could not be reported");
+                    tracing::warn!(%status, "sightings of unknown devices could not be reported; they are tried again");
+                    self.context.intake.return_sightings(sightings);
                 }
             }
             if Instant::now() >= status_due {

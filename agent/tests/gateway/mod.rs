@@ -1,0 +1,390 @@
+//! A gateway in memory: real TLS, enrollment, configuration and receipts; it judges nothing but a proof's place in its chain.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use depin_domain::{
+    ids::{AgentId, DeviceId, Digest},
+    model::Model,
+    proofs::{
+        ChainHead, Reason, Verdict,
+        chain::{Declared, Known, Place, place},
+    },
+    time::{Timestamp, Window},
+};
+use depin_identity::{
+    authority::CertificateAuthority,
+    certificates::{CertificateRequest, certificates},
+    keys::SigningKey,
+    peer::PeerIdentity,
+    tls::{ClientAuth, KeyAndChain, server_config},
+    token::JoinToken,
+};
+use depin_proto::{
+    convert,
+    envelope::{ReceiptBody, encode_receipt, open_proof, receipt_signing_input, verdict_digest},
+    v1::{
+        self,
+        configuration_server::{Configuration, ConfigurationServer},
+        enrollment_server::{Enrollment, EnrollmentServer},
+        proofs_server::{Proofs, ProofsServer},
+    },
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What the gateway knows; shared with the test.
+#[derive(Default)]
+pub struct Ledger {
+    pub heads: BTreeMap<Vec<u8>, ChainHead>,
+    pub judged: BTreeMap<(u64, u64), Digest>,
+    /// Values by device and time, and how often each came.
+    pub readings: BTreeMap<(DeviceId, String, i64), (i64, u32)>,
+    pub sightings: Vec<v1::Sighting>,
+    pub status: Option<v1::AgentStatus>,
+    pub confirmed: u64,
+    /// The next proofs are answered so.
+    pub defer: u32,
+    pub refuse: Vec<Reason>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub token: String,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub configuration: Arc<watch::Sender<v1::ConfigurationUpdate>>,
+    authority: Arc<CertificateAuthority>,
+    key: SigningKey,
+    task: tokio::task::JoinHandle<()>,
+}
+
+pub fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// The configuration of one model and these devices.
+pub fn configuration(version: u64, model: &Model, devices: &[&str]) -> v1::ConfigurationUpdate {
+    let canonical = model.canonical().unwrap();
+    v1::ConfigurationUpdate {
+        registry_incarnation: 1,
+        registry_version: version,
+        snapshot: true,
+        models: vec![v1::ModelConfiguration {
+            name: model.name.clone(),
+            digest: Digest::of(&canonical).0.to_vec().into(),
+            canonical: canonical.into(),
+            effective_from: 0,
+        }],
+        devices: devices
+            .iter()
+            .map(|serial| v1::DeviceConfiguration {
+                device_id: DeviceId::of("ns", serial).0.to_vec().into(),
+                namespace: "ns".to_owned(),
+                name: (*serial).to_owned(),
+                serial: (*serial).to_owned(),
+                model: model.name.clone(),
+                ..v1::DeviceConfiguration::default()
+            })
+            .collect(),
+        limits: Some(v1::AgentLimits {
+            max_proof_bytes: 1 << 16,
+            max_sections: 64,
+            max_readings: 2_000,
+            max_clock_skew_ms: 60_000,
+        }),
+        now: now(),
+        ..v1::ConfigurationUpdate::default()
+    }
+}
+
+impl Gateway {
+    pub async fn start(first: v1::ConfigurationUpdate) -> Self {
+        let validity = Window { start: Timestamp(now() - 3_600_000), end: Timestamp(now() + 86_400_000) };
+        let authority = Arc::new(CertificateAuthority::create(validity).unwrap());
+        let key = SigningKey::generate().unwrap();
+        let token = JoinToken::new([9; 16], authority.hash()).text().to_string();
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let configuration = Arc::new(watch::Sender::new(first));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = serve(listener, &authority, &key, &ledger, &configuration);
+        Self { address, token, ledger, configuration, authority, key, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.address.port())
+    }
+
+    /// Ends all connections.
+    pub async fn stop(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// Serves again at the same address with what it knew.
+    pub async fn restart(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.task = serve(listener, &self.authority, &self.key, &self.ledger, &self.configuration);
+    }
+
+    /// Waits until the ledger is as wanted.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Ledger) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !wanted(&self.ledger.lock().unwrap()) {
+            let ledger = self.ledger.lock().unwrap();
+            let (readings, heads) = (ledger.readings.len(), format!("{:?}", ledger.heads));
+            drop(ledger);
+            assert!(tokio::time::Instant::now() < deadline, "{what} did not come: {readings} readings, {heads}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    authority: &Arc<CertificateAuthority>,
+    key: &SigningKey,
+    ledger: &Arc<Mutex<Ledger>>,
+    configuration: &Arc<watch::Sender<v1::ConfigurationUpdate>>,
+) -> tokio::task::JoinHandle<()> {
+    let request = CertificateRequest::from_der(&CertificateRequest::make(key).unwrap()).unwrap();
+    let validity = Window { start: Timestamp(now() - 3_600_000), end: Timestamp(now() + 3_600_000) };
+    let pem = authority.issue(&request, &PeerIdentity::Gateway, &["127.0.0.1".to_owned()], validity).unwrap();
+    let mut chain = certificates(&pem).unwrap();
+    chain.push(authority.certificate().clone());
+    let identity = KeyAndChain { key: key.clone(), chain };
+    let config = server_config(&identity, &[authority.certificate().clone()], ClientAuth::Optional).unwrap();
+    let acceptor = TlsAcceptor::from(config);
+    let (accepted, connections) = mpsc::channel::<std::io::Result<_>>(16);
+    let service = Service {
+        authority: authority.clone(),
+        key: key.clone(),
+        ledger: ledger.clone(),
+        configuration: configuration.clone(),
+    };
+    tokio::spawn(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let _ = accepted.send(Ok(stream)).await;
+                }
+            }
+        });
+        tasks.spawn(async move {
+            let _ = Server::builder()
+                .add_service(EnrollmentServer::new(service.clone()))
+                .add_service(ConfigurationServer::new(service.clone()))
+                .add_service(ProofsServer::new(service))
+                .serve_with_incoming(ReceiverStream::new(connections))
+                .await;
+        });
+        while tasks.join_next().await.is_some() {}
+    })
+}
+
+#[derive(Clone)]
+struct Service {
+    authority: Arc<CertificateAuthority>,
+    key: SigningKey,
+    ledger: Arc<Mutex<Ledger>>,
+    configuration: Arc<watch::Sender<v1::ConfigurationUpdate>>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Enrollment for Service {
+    async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
+        let request = request.into_inner();
+        if request.token.as_ref() != [9; 16] {
+            return Err(Status::unauthenticated("no such token"));
+        }
+        let csr = CertificateRequest::from_der(&request.csr).unwrap();
+        let identity = PeerIdentity::Agent { namespace: "ns".to_owned(), name: request.name.clone() };
+        let validity = Window { start: Timestamp(now() - 60_000), end: Timestamp(now() + 3_600_000) };
+        let issued = v1::IssuedCertificate {
+            chain: self.authority.issue(&csr, &identity, &[], validity).unwrap(),
+            ca: self.authority.certificate_pem(),
+            namespace: "ns".to_owned(),
+            agent_id: AgentId::of("ns", &request.name).0.to_vec().into(),
+            name: request.name,
+        };
+        Ok(Response::new(v1::EnrollResponse { result: Some(v1::enroll_response::Result::Issued(issued)) }))
+    }
+
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+#[tonic::async_trait]
+impl Configuration for Service {
+    type WatchStream = Answers<v1::ConfigurationUpdate>;
+
+    async fn watch(&self, _: Request<v1::WatchConfigurationRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let changes = tokio_stream::wrappers::WatchStream::new(self.configuration.subscribe());
+        Ok(Response::new(Box::pin(changes.map(|mut update| {
+            update.now = now();
+            Ok(update)
+        }))))
+    }
+
+    async fn report_sightings(
+        &self,
+        request: Request<v1::SightingsRequest>,
+    ) -> Result<Response<v1::SightingsResponse>, Status> {
+        self.ledger.lock().unwrap().sightings.extend(request.into_inner().sightings);
+        Ok(Response::new(v1::SightingsResponse { recorded: 1 }))
+    }
+
+    async fn report_status(
+        &self,
+        request: Request<v1::AgentStatus>,
+    ) -> Result<Response<v1::AgentStatusResponse>, Status> {
+        self.ledger.lock().unwrap().status = Some(request.into_inner());
+        Ok(Response::new(v1::AgentStatusResponse { now: now() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Proofs for Service {
+    type SubmitStream = Answers<v1::SubmitResponse>;
+
+    async fn submit(
+        &self,
+        request: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Result<Response<Self::SubmitStream>, Status> {
+        let mut incoming = request.into_inner();
+        let (answers, outgoing) = mpsc::channel(64);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut declared = BTreeMap::new();
+            while let Ok(Some(message)) = incoming.message().await {
+                let answer = match message.message.unwrap() {
+                    v1::submit_request::Message::Open(open) => service.open(&open, &mut declared),
+                    v1::submit_request::Message::Proofs(batch) => service.judge(&batch, &declared),
+                };
+                if answers.send(Ok(v1::SubmitResponse { message: Some(answer) })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+impl Service {
+    fn open(&self, open: &v1::OpenChains, declared: &mut BTreeMap<Vec<u8>, Declared>) -> v1::submit_response::Message {
+        let mut ledger = self.ledger.lock().unwrap();
+        ledger.confirmed = ledger.confirmed.max(open.confirmed_registry_version);
+        let heads = open.chains.iter().map(|chain| {
+            let key = chain.key_id.to_vec();
+            declared
+                .insert(key.clone(), Declared { incarnation: chain.incarnation, next_sequence: chain.next_sequence });
+            let head = ledger.heads.get(&key).copied();
+            let head = head.unwrap_or(ChainHead { incarnation: 0, sequence: 0, digest: Digest::default() });
+            convert::head_to_proto(convert::key_id("key", &key).unwrap(), &head, 0)
+        });
+        let window = Some(v1::Window { proofs: 4, bytes: 1 << 20 });
+        v1::submit_response::Message::Opened(v1::ChainsOpened { heads: heads.collect(), now: now(), window })
+    }
+
+    fn judge(&self, batch: &v1::ProofBatch, declared: &BTreeMap<Vec<u8>, Declared>) -> v1::submit_response::Message {
+        let outcomes = batch.proofs.iter().map(|proof| self.outcome(proof, declared)).collect();
+        v1::submit_response::Message::Outcomes(v1::OutcomeBatch { outcomes })
+    }
+
+    fn outcome(&self, proof: &v1::SignedProof, declared: &BTreeMap<Vec<u8>, Declared>) -> v1::Outcome {
+        let mut ledger = self.ledger.lock().unwrap();
+        let opened = open_proof(&proof.header, &proof.sections).unwrap();
+        let header = &opened.header;
+        let key = proof.key_id.to_vec();
+        let known = Known {
+            head: ledger.heads.get(&key).copied(),
+            declared: declared.get(&key).copied(),
+            judged: ledger.judged.get(&(header.incarnation, header.sequence)).copied(),
+        };
+        let found = place(&known, header, &opened.digest);
+        let result = if let Some(reason) = ledger.refuse.pop() {
+            v1::outcome::Result::Refused(v1::Refused { reason: reason.code().into(), message: String::new() })
+        } else if ledger.defer > 0 {
+            ledger.defer -= 1;
+            let reason = Reason::Overloaded.code().into();
+            v1::outcome::Result::Deferred(v1::Deferred { reason, message: String::new(), retry_after_ms: 50 })
+        } else if let Some(reason) = found.reason() {
+            match found {
+                Place::Gap { .. } => v1::outcome::Result::Deferred(v1::Deferred {
+                    reason: reason.code().into(),
+                    message: String::new(),
+                    retry_after_ms: 50,
+                }),
+                _ => v1::outcome::Result::Refused(v1::Refused { reason: reason.code().into(), message: String::new() }),
+            }
+        } else {
+            if found.is_judged() {
+                let head =
+                    ChainHead { incarnation: header.incarnation, sequence: header.sequence, digest: opened.digest };
+                ledger.heads.insert(key, head);
+                ledger.judged.insert((header.incarnation, header.sequence), opened.digest);
+                for section in &opened.sections {
+                    for series in &section.series {
+                        for reading in &series.readings {
+                            let place = (section.device, series.metric.clone(), reading.at.0);
+                            let entry = ledger.readings.entry(place).or_insert((reading.value, 0));
+                            assert_eq!(entry.0, reading.value);
+                            entry.1 += 1;
+                        }
+                    }
+                }
+            }
+            v1::outcome::Result::Judged(v1::Judged {
+                receipt: Some(self.receipt(&opened)),
+                verdict: Some(convert::verdict_to_proto(&Verdict {
+                    accepted: opened.readings(),
+                    rejections: Vec::new(),
+                })),
+                repeated: found == Place::Repeat,
+            })
+        };
+        v1::Outcome {
+            key_id: proof.key_id.clone(),
+            incarnation: header.incarnation,
+            sequence: header.sequence,
+            digest: opened.digest.0.to_vec().into(),
+            result: Some(result),
+        }
+    }
+
+    fn receipt(&self, opened: &depin_proto::envelope::OpenedProof) -> v1::Receipt {
+        let verdict = Verdict { accepted: opened.readings(), rejections: Vec::new() };
+        let body = encode_receipt(&ReceiptBody {
+            gateway: self.key.id(),
+            key: opened.header.key,
+            incarnation: opened.header.incarnation,
+            sequence: opened.header.sequence,
+            digest: opened.digest,
+            ledger_incarnation: 1,
+            position: 1,
+            received_at: Timestamp(now()),
+            accepted: verdict.accepted,
+            rejected: 0,
+            verdict: verdict_digest(&verdict).unwrap(),
+            durable: true,
+            archived: true,
+        });
+        let signature = self.key.sign(&receipt_signing_input(&body)).to_vec().into();
+        v1::Receipt { body: body.into(), signature, gateway_key_id: self.key.id().0.to_vec().into() }
+    }
+}
