@@ -11,8 +11,8 @@ use crate::{pins::cache_dir, workspace};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-/// Older states of the lock file whose build outputs are kept.
-const KEPT: usize = 2;
+/// Other compilers whose build outputs are kept.
+const KEPT: usize = 1;
 
 /// Cargo with a target directory that outlives the clone.
 #[derive(Clone, Debug)]
@@ -21,10 +21,12 @@ pub struct Cargo {
 }
 
 impl Cargo {
-    /// Chooses the target directory: `CARGO_TARGET_DIR` if set, else one in the cache for this lock file and compiler.
+    /// Chooses the target directory: `CARGO_TARGET_DIR` if set, else one in the cache for this compiler.
+    ///
+    /// Not keyed by the lock file: cargo tells apart what a changed dependency needs, and rebuilds only that.
     ///
     /// # Errors
-    /// When the compiler or the lock file cannot be asked.
+    /// When the compiler cannot be asked.
     pub fn find() -> Result<Self> {
         if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
             return Ok(Self { target: workspace().join(target) });
@@ -32,7 +34,6 @@ impl Cargo {
         let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
         let mut digest = Sha256::new();
         digest.update(&version.stdout);
-        digest.update(fs::read(workspace().join("Cargo.lock")).context("cannot read Cargo.lock")?);
         let digest = hex::encode(digest.finalize());
         let builds = cache_dir()?.join("build");
         let target = builds.join(digest.get(..16).unwrap_or(&digest));
