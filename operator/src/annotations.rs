@@ -13,3 +13,5 @@ pub const OPERATOR: &str = "depin-operator";
 pub const HOSTS: &str = "depin.dev/hosts";
 /// On RewardEpochs: their program, for selection.
 pub const PROGRAM: &str = "depin.dev/program";
+/// On a RewardProgram: why a person suspended it.
+pub const SUSPEND_REASON: &str = "depin.dev/suspend-reason";

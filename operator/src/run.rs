@@ -292,6 +292,9 @@ async fn renew(
     loop {
         tokio::time::sleep(validity::LOOK).await;
         let now = clock.now();
+        if let Err(error) = certificates::keep_authority(client, &options.namespace, authority).await {
+            tracing::warn!(%error, "the CA's Secret could not be looked after");
+        }
         match certificates::ensure_gateway(client, &options.namespace, authority, &options.gateway_name, now).await {
             Ok(true) => tracing::info!("the gateway's certificate is renewed"),
             Ok(false) => {}

@@ -17,10 +17,11 @@ use depin_proto::v1::{
     inbox_entry::Entry,
 };
 use depin_tests::ControlPlane;
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use support::FakeLedger;
@@ -31,7 +32,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 struct World {
     plane: ControlPlane,
+    /// The administrator.
     client: Client,
+    /// The operator's ServiceAccount, with what operator/rbac.yaml allows.
+    operator: Client,
     ledger: FakeLedger,
     address: std::net::SocketAddr,
     scratch: tempfile::TempDir,
@@ -44,17 +48,26 @@ struct Running {
 
 impl World {
     async fn new() -> Self {
-        let plane = tokio::task::block_in_place(|| {
-            let plane = ControlPlane::start().unwrap();
-            plane.apply_crds().unwrap();
-            plane.run_kubectl(&["create", "namespace", "depin-system"]).unwrap();
-            plane.run_kubectl(&["create", "namespace", "town"]).unwrap();
-            plane
-        });
+        let plane = tokio::task::block_in_place(|| ControlPlane::start().unwrap());
         let config = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
+        config.auth_info.impersonate = Some("system:serviceaccount:depin-system:depin-operator".into());
+        let operator = Client::try_from(config).unwrap();
         let (ledger, address) = FakeLedger::serve().await;
-        Self { client: Client::try_from(config).unwrap(), plane, ledger, address, scratch: tempfile::tempdir().unwrap() }
+        let world = Self { client, operator, plane, ledger, address, scratch: tempfile::tempdir().unwrap() };
+        world.install();
+        world
+    }
+
+    /// Definitions, namespaces and the operator's permissions.
+    fn install(&self) {
+        tokio::task::block_in_place(|| {
+            self.plane.apply_crds().unwrap();
+            self.plane.run_kubectl(&["create", "namespace", "depin-system"]).unwrap();
+            self.plane.run_kubectl(&["create", "namespace", "town"]).unwrap();
+            self.plane.apply(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml")).unwrap();
+        });
     }
 
     fn start(&self, identity: &str) -> Running {
@@ -64,7 +77,7 @@ impl World {
         ]);
         let (stop, stopped) = oneshot::channel();
         let stopped = async move { drop(stopped.await) };
-        let operator = run::run_with(self.client.clone(), Clock::system(), options, Some(channel), stopped);
+        let operator = run::run_with(self.operator.clone(), Clock::system(), options, Some(channel), stopped);
         Running { stop, task: tokio::spawn(operator) }
     }
 
@@ -158,6 +171,29 @@ fn enrollment(token: &JoinToken) -> String {
         token.hash()
     )
 }
+
+fn agent(name: &str, seed: u8) -> String {
+    let key = hex::encode(&SigningKey::from_seed(&[seed; 32]).public().bytes);
+    format!(
+        "apiVersion: depin.dev/v1alpha1\nkind: EdgeAgent\nmetadata: {{name: {name}, namespace: town}}\nspec: {{fleets: [homes], \
+         publicKey: {{algorithm: Ed25519, key: {key}}}}}\n"
+    )
+}
+
+const PROGRAM: &str = "
+apiVersion: depin.dev/v1alpha1
+kind: RewardProgram
+metadata: {name: watts, namespace: town}
+spec:
+  fleets: [homes]
+  token: {symbol: WATT, decimals: 6}
+  epoch: {length: 2s, genesis: '2026-01-01T00:00:00Z'}
+  grace: 0s
+  emission: {fixed: {amount: '1000'}}
+  features: [{name: energy, metric: energy, aggregate: Delta}]
+  weight: energy
+  late: {basisPoints: 0, until: 0s}
+";
 
 fn device(name: &str, agent: &str, more: &str) -> String {
     format!(
@@ -265,24 +301,7 @@ async fn from_a_cluster_without_anything_to_paid_epochs() {
         let start = now.div_euclid(1000) * 1000 + second * 1000;
         [grain("m1", start, 30), grain("early", start, 10)]
     }).collect());
-    world
-        .apply(
-            "
-apiVersion: depin.dev/v1alpha1
-kind: RewardProgram
-metadata: {name: watts, namespace: town}
-spec:
-  fleets: [homes]
-  token: {symbol: WATT, decimals: 6}
-  epoch: {length: 2s, genesis: '2026-01-01T00:00:00Z'}
-  grace: 0s
-  emission: {fixed: {amount: '1000'}}
-  features: [{name: energy, metric: energy, aggregate: Delta}]
-  weight: energy
-  late: {basisPoints: 0, until: 0s}
-",
-        )
-        .unwrap();
+    world.apply(PROGRAM).unwrap();
     condition!(world, RewardProgram, "watts", "Ready", "True");
     eventually("three epochs", || async { (world.ledger.recorded("town/watts").len() >= 3).then_some(()) }).await;
     let recorded = world.ledger.recorded("town/watts");
@@ -361,16 +380,9 @@ async fn what_is_wrong_is_refused_or_told_and_the_last_good_version_works_on() {
     condition!(models "meter", "Ready", "True");
 
     // Two devices with one serial at one agent: the second is told so.
-    let key = hex::encode(&SigningKey::from_seed(&[1; 32]).public().bytes);
-    let agent = |name: &str| {
-        format!(
-            "apiVersion: depin.dev/v1alpha1\nkind: EdgeAgent\nmetadata: {{name: {name}, namespace: town}}\nspec: {{fleets: [homes], \
-             publicKey: {{algorithm: Ed25519, key: {key}}}}}\n"
-        )
-    };
-    world.apply(&agent("roof-1")).unwrap();
+    world.apply(&agent("roof-1", 1)).unwrap();
     condition!(world, EdgeAgent, "roof-1", "Ready", "True");
-    world.apply(&agent("roof-2")).unwrap();
+    world.apply(&agent("roof-2", 1)).unwrap();
     let told = condition!(world, EdgeAgent, "roof-2", "Ready", "False");
     assert_eq!(told.reason, "DuplicateKey", "{}", told.message);
     world.apply(&device("m1", "roof-1", "")).unwrap();
@@ -420,5 +432,109 @@ spec:
     .await;
     assert_eq!(request.spec.request.as_ref().unwrap().serial.as_deref(), Some("m9"));
     condition!(world, EdgeEnrollment, &request.name_any(), "Ready", "False");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_devices_that_vanish_and_return_cost_a_few_status_writes() {
+    const DEVICES: usize = 2000;
+    let world = World::new().await;
+    world.apply(MODEL).unwrap();
+    world.apply(FLEET).unwrap();
+    world.apply(&agent("roof-1", 1)).unwrap();
+    let devices: Api<EdgeDevice> = world.api();
+    let all: Vec<EdgeDevice> =
+        (0..DEVICES).map(|number| serde_saphyr::from_str(&device(&format!("m{number}"), "roof-1", "")).unwrap()).collect();
+    let parameters = PostParams::default();
+    let created = all.iter().map(|device| devices.create(&parameters, device));
+    futures::stream::iter(created).buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await.unwrap();
+    let operator = world.start("one");
+
+    let agent_id = AgentId::of("town", "roof-1").0.to_vec();
+    let tell = |connected: bool, silent_ms: i64| {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let heard = now - silent_ms;
+        let agent = AgentPresence { agent_id: agent_id.clone().into(), connected, last_heard: heard, ..Default::default() };
+        let devices = all.iter().map(|device| DevicePresence {
+            device_id: DeviceId::of("town", &device.name_any()).0.to_vec().into(),
+            last_accepted: heard,
+            accepted: u64::try_from(now).unwrap(),
+            ..Default::default()
+        });
+        world.ledger.set_presence(PresencePage { agents: vec![agent], devices: devices.collect() });
+    };
+    tell(true, 0);
+    let fleets: Api<EdgeFleet> = world.api();
+    eventually("all online, and counted", || async {
+        tell(true, 0);
+        let status = fleets.get("homes").await.unwrap().status?;
+        (status.online == Some(2000) && status.ready == Some(2000)).then_some(())
+    })
+    .await;
+
+    // What changes from here on: resource versions tell.
+    let versions = || async {
+        let list = devices.list_metadata(&ListParams::default()).await.unwrap();
+        list.items.iter().map(|device| (device.name_any(), device.resource_version())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = versions().await;
+    let agents: Api<EdgeAgent> = world.api();
+    for round in 0..2 {
+        // The uplink breaks for some minutes, as the gateway tells it, and comes back; heartbeats and counters go on all the time.
+        tell(false, 300_000);
+        condition!(world, EdgeAgent, "roof-1", "Online", "False");
+        let back = agents.get("roof-1").await.unwrap().resource_version();
+        tell(true, 0);
+        condition!(world, EdgeAgent, "roof-1", "Online", "True");
+        assert_ne!(agents.get("roof-1").await.unwrap().resource_version(), back, "round {round}");
+    }
+    assert_eq!(versions().await, before, "no device was written");
+    let events: Api<k8s_openapi::api::events::v1::Event> = world.api();
+    let told: Vec<_> = events.list(&ListParams::default()).await.unwrap().items;
+    let lost = told.iter().filter(|event| event.reason.as_deref() == Some("AgentLost")).count();
+    assert_eq!(lost, 1, "a repeated loss is one series: {}", told.len());
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_lost_its_store_changes_no_amount() {
+    let mut world = World::new().await;
+    let specs = [MODEL.to_owned(), FLEET.to_owned(), agent("roof-1", 1), device("m1", "roof-1", ""), PROGRAM.to_owned()];
+    let apply_all = |world: &World| specs.iter().for_each(|spec| world.apply(spec).unwrap());
+    apply_all(&world);
+    let now = jiff::Timestamp::now().as_millisecond().div_euclid(1000) * 1000;
+    world.ledger.set_statistics((0..900).map(|second| grain("m1", now + second * 1000, 30)).collect());
+    let operator = world.start("one");
+    eventually("two epochs", || async { (world.ledger.recorded("town/watts").len() >= 2).then_some(()) }).await;
+    let entry = || world.ledger.registry().device(&DeviceId::of("town", "m1")).and_then(|device| device.current().cloned());
+    let before = entry().unwrap();
+
+    // Everything in the cluster is gone. The operator cannot lead without a Lease and ends; its successor finds an empty cluster.
+    tokio::task::block_in_place(|| world.plane.lose_etcd().unwrap());
+    let ended = tokio::time::timeout(LIMIT, operator.task).await.expect("the operator ends without its Lease").unwrap();
+    assert!(matches!(ended, Err(run::OperatorError::Leadership(_))), "{ended:?}");
+    world.install();
+    let operator = world.start("two");
+    let stood = world.ledger.recorded("town/watts").last().copied().unwrap();
+    eventually("epochs without resources", || async {
+        (world.ledger.recorded("town/watts").last().is_some_and(|last| *last > stood + 1)).then_some(())
+    })
+    .await;
+    assert_eq!(entry().as_ref(), Some(&before), "an empty view removes nothing");
+
+    apply_all(&world);
+    condition!(world, EdgeDevice, "m1", "Ready", "True");
+    condition!(world, RewardProgram, "watts", "Ready", "True");
+    assert_eq!(entry().as_ref(), Some(&before), "the same specs change nothing");
+    let epochs = world.ledger.recorded("town/watts").len();
+    eventually("further epochs", || async { (world.ledger.recorded("town/watts").len() > epochs + 1).then_some(()) }).await;
+    let all = world.ledger.recorded("town/watts");
+    assert!(all.windows(2).all(|pair| pair[1] == pair[0] + 1), "{all:?}");
+    let paid = |number: u64| world.ledger.summary("town/watts", number)["payouts"][0].clone();
+    for pair in all.windows(2).skip(1) {
+        assert_eq!(paid(pair[1])["amount"], "1000");
+        let cumulative = |number| paid(number)["cumulative"].as_str().unwrap().parse::<u128>().unwrap();
+        assert_eq!(cumulative(pair[1]), cumulative(pair[0]) + 1000);
+    }
     operator.stop().await;
 }

@@ -86,12 +86,7 @@ pub async fn ensure_authority(client: &Client, namespace: &str, now: Timestamp) 
     }
     let authority =
         CertificateAuthority::create(validity::authority(now)).map_err(CertificatesError::certificate("make the CA"))?;
-    let data = [
-        ("tls.crt", authority.certificate_pem().into_bytes()),
-        ("tls.key", authority.key_pem().as_bytes().to_vec()),
-        ("ca.crt", authority.certificate_pem().into_bytes()),
-    ];
-    match secrets.create(&PostParams::default(), &tls_secret(CA, data, BTreeMap::new())).await {
+    match secrets.create(&PostParams::default(), &authority_secret(&authority)).await {
         Ok(_) => Ok(authority),
         // Someone was faster: theirs it is.
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -99,6 +94,36 @@ pub async fn ensure_authority(client: &Client, namespace: &str, now: Timestamp) 
         }
         Err(error) => Err(CertificatesError::api("create Secret depin-ca")(error)),
     }
+}
+
+/// Puts the authority that this process works with back into its Secret where that is gone (a cluster that lost its store): a new one
+/// would lock every agent out. An existing Secret is not touched.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn keep_authority(client: &Client, namespace: &str, authority: &CertificateAuthority) -> Result<(), CertificatesError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let missing = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?.is_none();
+    if !missing {
+        return Ok(());
+    }
+    match secrets.create(&PostParams::default(), &authority_secret(authority)).await {
+        Ok(_) => {
+            tracing::warn!("Secret depin-ca was gone and is restored from memory; keep a backup of it");
+            publish_authority(client, namespace, authority).await
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(CertificatesError::api("restore Secret depin-ca")(error)),
+    }
+}
+
+fn authority_secret(authority: &CertificateAuthority) -> Secret {
+    let data = [
+        ("tls.crt", authority.certificate_pem().into_bytes()),
+        ("tls.key", authority.key_pem().as_bytes().to_vec()),
+        ("ca.crt", authority.certificate_pem().into_bytes()),
+    ];
+    tls_secret(CA, data, BTreeMap::new())
 }
 
 fn read_authority(secret: &Secret) -> Result<CertificateAuthority, CertificatesError> {

@@ -36,6 +36,6 @@ pub fn agent(now: Timestamp) -> Window {
 }
 
 /// How often the operator looks after the gateway's certificate and its own.
-pub const LOOK: std::time::Duration = std::time::Duration::from_secs(600);
+pub const LOOK: std::time::Duration = std::time::Duration::from_secs(30);
 /// When the operator renews its own, counted from the start.
 pub const OWN_RENEWAL_MS: i64 = 4 * DAY;

@@ -17,6 +17,7 @@ use kube::{ResourceExt, runtime::controller::Action};
 use serde_json::json;
 
 use crate::{
+    annotations::SUSPEND_REASON,
     conditions::Say,
     context::{Context, ReconcileError, Verdict},
     controller::{ready, record, status_value, transition},
@@ -51,7 +52,8 @@ async fn update_status(context: &Context, program: &RewardProgram, verdict: &Ver
     let say = ready(verdict, "registered");
     let told = transition(&status.conditions, &say);
     let suspended = if program.spec.suspend {
-        Say::new("Suspended", true, "ByPerson", "epochs pass, mint nothing and pay nothing new")
+        let reason = program.annotations().get(SUSPEND_REASON).map_or("no reason given", String::as_str);
+        Say::new("Suspended", true, "ByPerson", format!("{reason}; epochs pass, mint nothing and pay nothing new"))
     } else {
         Say::new("Suspended", false, "NotSuspended", "")
     };

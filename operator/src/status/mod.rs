@@ -21,9 +21,9 @@ use crate::{clock::Clock, metrics::Metrics};
 use queue::{Budget, Queue};
 
 /// Status writes a second.
-const PER_SECOND: i64 = 50;
+const PER_SECOND: i64 = 200;
 /// Status writes at once.
-const BURST: i64 = 200;
+const BURST: i64 = 1000;
 /// Writes under way.
 const CONCURRENT: usize = 8;
 /// Pause after a failure that may pass.
