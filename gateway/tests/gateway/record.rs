@@ -30,7 +30,8 @@ async fn neither_strangers_nor_agents_reach_the_ledger() {
     let mut network = Network::start().await;
     let [agent, _] = network.furnish().await;
     let status = network.ledger_client(None).get_info(v1::GetInfoRequest {}).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "the handshake fails: {status}");
+    // The handshake fails; when the client learns of it decides how it tells that.
+    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status}");
     let mut client = network.ledger_client(Some(&agent.identity));
     assert_eq!(client.get_info(v1::GetInfoRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
     network.stop().await;
@@ -67,10 +68,8 @@ async fn proofs_are_read_whole_or_by_section_with_a_path() {
     let proof = Chain::new(&agent.identity.key).seal(&[section(1, 60, &[1]), section(3, 60, &[2, 3])]);
     stream.submit(std::slice::from_ref(&proof)).await.unwrap();
 
-    let request = v1::ReadProofsRequest {
-        device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(),
-        ..Default::default()
-    };
+    let request =
+        v1::ReadProofsRequest { device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(), ..Default::default() };
     let mut whole = network.operator.read_proofs(request.clone()).await.unwrap().into_inner();
     let record = whole.message().await.unwrap().unwrap();
     assert_eq!(record.proof.as_ref().unwrap().sections, proof.sections);
