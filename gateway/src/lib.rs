@@ -5,6 +5,7 @@
 //! ledger's inbox. Everything from outside has a limit; beyond it the answer is an outcome or a status, never memory.
 
 pub mod clock;
+pub mod keeping;
 pub mod limits;
 pub mod options;
 pub mod server;
@@ -21,6 +22,7 @@ mod record;
 mod tls_files;
 
 pub use clock::Clock;
+pub use keeping::{LedgerOptions, run_ledger};
 pub use limits::Limits;
 pub use options::{Options, run};
 pub use server::{Gateway, Running};

@@ -18,7 +18,11 @@ use crate::{
 
 /// Takes agents' proofs, judges and records them, and answers with signed receipts
 #[derive(Parser, Clone, Debug)]
-#[command(name = "depin-gateway", version)]
+#[command(
+    name = "depin-gateway",
+    version,
+    after_help = "While it is stopped: depin-gateway ledger verify|compact|backup|restore --help"
+)]
 pub struct Options {
     /// Where agents connect
     #[arg(long, env = "DEPIN_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDR")]

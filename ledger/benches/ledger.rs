@@ -3,8 +3,8 @@
 //! `cargo bench -p depin-ledger -- [--proofs N] [--readings N] [--dir DIR]`: 100 chains of 10 devices; each proof has 10 sections with one
 //! series; one CEL check a reading; every group is synced before it is answered. Proofs are sealed beforehand; their signatures are not
 //! part of this. The cold scan rebuilds everything without a checkpoint from files that the kernel may still cache.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot measure stops")]
 
-#[allow(dead_code, reason = "shared with the tests")]
 #[path = "../tests/network/mod.rs"]
 mod network;
 

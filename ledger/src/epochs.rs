@@ -135,7 +135,7 @@ impl Core {
     /// The window overlaps no other closed epoch of the program, and what matures was closed before with that very window.
     fn check_apart(&self, request: &v1::CloseEpochRequest) -> Result<(), LedgerError> {
         let closed = self.state.epochs.get(&request.program);
-        let windows = closed.into_iter().flatten().filter_map(|(_, epoch)| epoch.closed.close.as_ref()?.window.clone());
+        let windows = closed.into_iter().flatten().filter_map(|(_, epoch)| epoch.closed.close.as_ref()?.window);
         for other in windows {
             if request.start < other.end && other.start < request.end {
                 return Err(invalid("start", format!("epoch {} was closed and overlaps", other.number)));

@@ -1,4 +1,5 @@
 //! Rot and truncation, at every byte; locking; checkpoints; the real disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! The log against a plain vector, with a crash at every write boundary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
