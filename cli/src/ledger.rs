@@ -12,8 +12,9 @@ use depin_identity::{
     KeyAndChain, ServerKey, SigningKey, Trust, certificates::certificates, client_config, connect_lazy,
 };
 use depin_proto::v1::{
-    EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord, ReadEpochRequest, ReadExportRequest,
-    ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, epoch_page, ledger_client::LedgerClient,
+    EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord, ReadEpochRequest,
+    ReadExportRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, epoch_page,
+    ledger_client::LedgerClient,
 };
 use tonic::transport::Channel;
 
@@ -39,7 +40,10 @@ impl Ledger {
         let Some(address) = &flags.ledger else { return Ok(None) };
         let need = |file: &Option<PathBuf>, flag: &str| {
             file.clone().ok_or_else(|| {
-                Fault::failed(format!("--ledger needs --{flag}"), "give --cert, --key and --ca (or DEPIN_LEDGER_CERT, _KEY, _CA)")
+                Fault::failed(
+                    format!("--ledger needs --{flag}"),
+                    "give --cert, --key and --ca (or DEPIN_LEDGER_CERT, _KEY, _CA)",
+                )
             })
         };
         let (cert, key, ca) = (need(&flags.cert, "cert")?, need(&flags.key, "key")?, need(&flags.ca, "ca")?);
@@ -58,7 +62,10 @@ impl Ledger {
     /// Connects, or says how.
     pub(crate) fn required(flags: &LedgerFlags) -> Result<Self, Fault> {
         Self::connect(flags)?.ok_or_else(|| {
-            Fault::failed("this command reads the ledger", "give --ledger https://host:port with --cert, --key and --ca (or DEPIN_LEDGER…)")
+            Fault::failed(
+                "this command reads the ledger",
+                "give --ledger https://host:port with --cert, --key and --ca (or DEPIN_LEDGER…)",
+            )
         })
     }
 

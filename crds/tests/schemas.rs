@@ -82,7 +82,10 @@ fn lists_and_strings_are_bounded() {
     for (kind, schema) in schemas() {
         walk(&kind, &schema, &mut |path, node| {
             // Conditions are Kubernetes' own type; the root's strings are bounded by the API server.
-            if path.contains(".conditions[]") || path.ends_with(".apiVersion") || path.ends_with(".kind") && !path.contains("spec") {
+            if path.contains(".conditions[]")
+                || path.ends_with(".apiVersion")
+                || path.ends_with(".kind") && !path.contains("spec")
+            {
                 return;
             }
             match node.get("type").and_then(Value::as_str) {

@@ -32,7 +32,9 @@ pub fn run(name: &str, mut round: impl FnMut(&mut Rng)) {
         let number = first + done;
         let mut rng = Rng::seed_from_u64(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| round(&mut rng))) {
-            println!("trial {name}: failed; repeat with DEPIN_TRIAL_SEED={seed} DEPIN_TRIAL_FIRST={number} DEPIN_TRIAL_ROUNDS=1");
+            println!(
+                "trial {name}: failed; repeat with DEPIN_TRIAL_SEED={seed} DEPIN_TRIAL_FIRST={number} DEPIN_TRIAL_ROUNDS=1"
+            );
             resume_unwind(panic);
         }
         done += 1;

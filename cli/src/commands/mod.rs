@@ -49,7 +49,9 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
             admit::approve(&cluster().await?, name, &choice).await
         }
         Command::Deny { name, reason } => admit::deny(&cluster().await?, name, reason).await,
-        Command::Suspend { target, reason } => suspend::run(&cluster().await?, &target.target, true, Some(reason)).await,
+        Command::Suspend { target, reason } => {
+            suspend::run(&cluster().await?, &target.target, true, Some(reason)).await
+        }
         Command::Resume { target, reason } => {
             suspend::run(&cluster().await?, &target.target, false, reason.as_deref()).await
         }

@@ -22,7 +22,9 @@ pub(super) async fn run(arguments: &Arguments, command: &TokenCommand) -> Result
         Some(path) => std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?,
         None => published_ca(&cluster, operator_namespace).await?,
     };
-    let unusable = |error: &dyn std::fmt::Display| Fault::failed(format!("CA certificate: {error}"), "give the network's CA with --ca");
+    let unusable = |error: &dyn std::fmt::Display| {
+        Fault::failed(format!("CA certificate: {error}"), "give the network's CA with --ca")
+    };
     let authority = certificates(&pem).map_err(|error| unusable(&error))?;
     let authority = authority.first().ok_or_else(|| unusable(&"there is none"))?;
     let token = JoinToken::generate(Digest::of(authority)).map_err(|error| unusable(&error))?;

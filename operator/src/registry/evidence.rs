@@ -46,7 +46,11 @@ fn models() -> Kind {
     Kind {
         name: "EdgeDeviceModel",
         registered: |registry| {
-            registry.model_chains().filter(|(_, chain)| !chain.is_retired()).map(|(name, _)| format!("/{name}")).collect()
+            registry
+                .model_chains()
+                .filter(|(_, chain)| !chain.is_retired())
+                .map(|(name, _)| format!("/{name}"))
+                .collect()
         },
         removal: |_, name| Some(Change::ModelRetired { name: name.trim_start_matches('/').to_owned() }),
     }
@@ -176,7 +180,11 @@ where
         return;
     }
     if needs_confirmation(registered.len(), verdict.remove.len()) {
-        tracing::warn!(kind = kind.name, count = verdict.remove.len(), "many objects were deleted; the registry follows after a second look");
+        tracing::warn!(
+            kind = kind.name,
+            count = verdict.remove.len(),
+            "many objects were deleted; the registry follows after a second look"
+        );
         tokio::time::sleep(CONFIRM).await;
     }
     // This watch may lag behind the controllers': an object that was made (anew) a moment ago is absent here only.

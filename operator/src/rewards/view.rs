@@ -33,7 +33,12 @@ pub async fn show(context: &Context, close: &EpochClose, summary: &EpochSummary,
     }
 }
 
-async fn try_show(context: &Context, close: &EpochClose, summary: &EpochSummary, digest: &[u8]) -> Result<(), kube::Error> {
+async fn try_show(
+    context: &Context,
+    close: &EpochClose,
+    summary: &EpochSummary,
+    digest: &[u8],
+) -> Result<(), kube::Error> {
     let Some((namespace, program)) = summary.program.split_once('/') else { return Ok(()) };
     let api: Api<RewardEpoch> = Api::namespaced(context.client.clone(), namespace);
     let Some(epoch) = object(program, summary) else { return Ok(()) };
