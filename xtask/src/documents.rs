@@ -33,6 +33,8 @@ pub fn check(workspace: &Path) -> Result<Outcome> {
 fn broken_links(text: &str, folder: &Path) -> Vec<String> {
     let mut links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect::<Vec<_>>();
     links.retain(|link| !link.contains("://") && !link.starts_with('#') && !link.starts_with("mailto:"));
+    // The API reference quotes patterns, in which a bracket may also be followed by a parenthesis.
+    links.retain(|link| !link.contains(['\\', '[', '{']));
     let exists = |link: &&str| folder.join(link.split('#').next().unwrap_or(link)).exists();
     links.into_iter().filter(|link| !exists(link)).map(str::to_owned).collect()
 }
