@@ -30,7 +30,8 @@ async fn neither_strangers_nor_agents_reach_the_ledger() {
     let mut network = Network::start().await;
     let [agent, _] = network.furnish().await;
     let status = network.ledger_client(None).get_info(v1::GetInfoRequest {}).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "the handshake fails: {status}");
+    // The handshake fails; when the client learns of it decides how it tells that.
+    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status}");
     let mut client = network.ledger_client(Some(&agent.identity));
     assert_eq!(client.get_info(v1::GetInfoRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
     network.stop().await;
