@@ -111,7 +111,10 @@ impl Enrollment for EnrollmentService {
         if !self.invited(&request, &csr.key.id()) {
             self.metrics.inbox("enroll", "denied");
             tracing::info!(%address, name = %request.name, "an enrollment without a valid join token is denied");
-            return Ok(Response::new(denied("InvalidToken", "the join token is unknown, used or expired; ask for a new one")));
+            return Ok(Response::new(denied(
+                "InvalidToken",
+                "the join token is unknown, used or expired; ask for a new one",
+            )));
         }
         self.post("enroll", InboxRequest::Enroll(request)).await
     }
@@ -126,7 +129,10 @@ impl Enrollment for EnrollmentService {
         let agent = registry.borrow().registry.agent_by_key(&key).map(|entry| (entry.id, entry.clone()));
         let Some((agent, entry)) = agent else {
             self.metrics.inbox("renew", "denied");
-            return Ok(Response::new(denied("UnknownKey", "no agent has this key: it was removed, or its key was replaced; enroll anew")));
+            return Ok(Response::new(denied(
+                "UnknownKey",
+                "no agent has this key: it was removed, or its key was replaced; enroll anew",
+            )));
         };
         if let Some(certificate) = certificate {
             let owner = PeerIdentity::Agent { namespace: entry.namespace.clone(), name: entry.name.clone() };

@@ -100,8 +100,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 
 fn open_ledger(directory: &std::path::Path, limits: &Limits) -> anyhow::Result<EmbeddedLedger> {
     std::fs::create_dir_all(directory).with_context(|| format!("make --data-dir {}", directory.display()))?;
-    let storage =
-        DiskStorage::open(directory).with_context(|| format!("open --data-dir {}", directory.display()))?;
+    let storage = DiskStorage::open(directory).with_context(|| format!("open --data-dir {}", directory.display()))?;
     let defaults = depin_ledger::Settings::default();
     let settings = depin_ledger::Settings {
         max_skew_ms: limits.max_clock_skew_ms,

@@ -90,7 +90,9 @@ impl AgentPeer {
         match registry.signer(&self.key).map(|signer| &signer.holder) {
             None => Ok(()),
             Some(Holder::Agent(id)) if *id == self.id => Ok(()),
-            Some(_) => Err(Status::permission_denied("KeyRevoked: the agent was removed or has another key; enroll anew")),
+            Some(_) => {
+                Err(Status::permission_denied("KeyRevoked: the agent was removed or has another key; enroll anew"))
+            }
         }
     }
 }

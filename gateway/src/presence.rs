@@ -7,7 +7,7 @@ use std::{
 
 use depin_domain::{
     ids::{AgentId, DeviceId},
-    proofs::{Section, Verdict},
+    proofs::{Rejection, Section, Verdict},
     time::Timestamp,
 };
 use depin_proto::{convert::id_bytes, v1};
@@ -91,22 +91,30 @@ impl Presence {
         received_at: Timestamp,
         known: impl Fn(&DeviceId) -> bool,
     ) {
+        // One pass: a proof may have thousands of sections and of rejections.
+        let mut taken: Vec<(u64, Option<&Rejection>)> = vec![(0, None); sections.len()];
+        for rejection in &verdict.rejections {
+            let index = rejection.section as usize;
+            if let (Some(section), Some((rejected, last))) = (sections.get(index), taken.get_mut(index)) {
+                *rejected += super::proofs::rejected_by(section, rejection);
+                *last = Some(rejection);
+            }
+        }
         let mut state = self.state();
-        for (index, section) in sections.iter().enumerate().filter(|(_, section)| known(&section.device)) {
+        for (section, (rejected, last)) in sections.iter().zip(taken).filter(|(section, _)| known(&section.device)) {
             let count: u64 = section.series.iter().map(|series| series.readings.len() as u64).sum();
-            let rejections = verdict.rejections.iter().filter(|rejection| rejection.section as usize == index);
-            let rejected: u64 = rejections.clone().map(|rejection| super::proofs::rejected_by(section, rejection)).sum();
             let device = state.devices.entry(section.device).or_default();
             let accepted = count.saturating_sub(rejected);
             device.accepted += accepted;
             device.rejected += rejected;
-            if let Some(last) = rejections.last() {
+            if let Some(last) = last {
                 device.last_rejection = last.reason.code().into();
                 device.last_rejection_detail.clone_from(&last.detail);
             }
             if accepted > 0 {
                 device.last_accepted = received_at;
-                let newest = section.series.iter().filter_map(|series| series.readings.last()).map(|reading| reading.at);
+                let newest =
+                    section.series.iter().filter_map(|series| series.readings.last()).map(|reading| reading.at);
                 device.last_reading = device.last_reading.max(newest.max().unwrap_or_default());
             }
         }
@@ -121,8 +129,10 @@ impl Presence {
     ) -> Vec<v1::PresencePage> {
         let state = self.state();
         let shown: Vec<_> = state.agents.iter().filter(|(id, _)| agents(id)).map(agent_message).collect();
-        let mut pages: Vec<_> =
-            shown.chunks(page).map(|agents| v1::PresencePage { agents: agents.to_vec(), devices: Vec::new() }).collect();
+        let mut pages: Vec<_> = shown
+            .chunks(page)
+            .map(|agents| v1::PresencePage { agents: agents.to_vec(), devices: Vec::new() })
+            .collect();
         let shown: Vec<_> = state.devices.iter().filter(|(id, _)| devices(id)).map(device_message).collect();
         pages.extend(
             shown.chunks(page).map(|devices| v1::PresencePage { agents: Vec::new(), devices: devices.to_vec() }),

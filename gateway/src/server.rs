@@ -1,12 +1,6 @@
 //! Both ports with their services, from start to drain.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use depin_ledger::Ledger;
 use depin_proto::v1::{
@@ -155,7 +149,9 @@ impl Gateway {
         );
         let size = limits.max_message_bytes;
         let router = server()
-            .add_service(ProofsServer::new(proofs).max_decoding_message_size(size).max_encoding_message_size(usize::MAX))
+            .add_service(
+                ProofsServer::new(proofs).max_decoding_message_size(size).max_encoding_message_size(usize::MAX),
+            )
             .add_service(ConfigurationServer::new(configuration).max_encoding_message_size(usize::MAX))
             .add_service(EnrollmentServer::new(enrollment).max_decoding_message_size(64 << 10));
         let incoming = listener::accept(listener, identity.agents.clone(), limits.connections, stop.clone());

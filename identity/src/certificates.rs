@@ -79,10 +79,8 @@ impl CertificateInfo {
             .subject_alternative_name()
             .map_err(|_| CertificateError::Malformed("subjectAltName", "extension"))?
             .map_or(&[][..], |extension| &extension.value.general_names);
-        let uris: Vec<&str> = names
-            .iter()
-            .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None })
-            .collect();
+        let uris: Vec<&str> =
+            names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
         let [uri] = uris.as_slice() else { return Err(CertificateError::Names(uris.len())) };
         let validity = certificate.validity();
         Ok(Self {

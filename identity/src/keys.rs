@@ -206,9 +206,9 @@ impl VerifyingKey {
                 let bytes: [u8; 32] = public.bytes.as_slice().try_into().map_err(|_| wrong())?;
                 Point::Ed25519(bytes, CompressedEdwardsY(bytes).decompress().ok_or_else(wrong)?)
             }
-            Algorithm::P256 if public.bytes.len() == 33 => Point::P256(Box::new(
-                p256::ecdsa::VerifyingKey::from_sec1_bytes(&public.bytes).map_err(|_| wrong())?,
-            )),
+            Algorithm::P256 if public.bytes.len() == 33 => {
+                Point::P256(Box::new(p256::ecdsa::VerifyingKey::from_sec1_bytes(&public.bytes).map_err(|_| wrong())?))
+            }
             Algorithm::P256 => return Err(wrong()),
         };
         Ok(Self { public: public.clone(), id: public.id(), point })

@@ -128,12 +128,13 @@ impl ServerCertVerifier for PinnedAuthority {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = intermediates.iter().find(|certificate| Digest::of(certificate) == self.hash).ok_or_else(|| {
-            rustls::Error::General(
+        let authority =
+            intermediates.iter().find(|certificate| Digest::of(certificate) == self.hash).ok_or_else(|| {
+                rustls::Error::General(
                 "the gateway shows no CA with the join token's hash: wrong gateway, or a token of another installation"
                     .to_owned(),
             )
-        })?;
+            })?;
         let mut store = RootCertStore::empty();
         store.add(authority.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())

@@ -1,4 +1,5 @@
 //! Certificates, tokens, key files, and TLS between the parties over loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
@@ -43,7 +44,13 @@ fn issue(ca: &CertificateAuthority, identity: &PeerIdentity, validity: Window) -
 }
 
 /// One handshake; the server's view of the client, or what went wrong on the client's side.
-async fn meet(server: &KeyAndChain, clients: &CertificateAuthority, auth: ClientAuth, trust: &Trust, client: Option<&KeyAndChain>) -> Result<Option<PeerIdentity>, String> {
+async fn meet(
+    server: &KeyAndChain,
+    clients: &CertificateAuthority,
+    auth: ClientAuth,
+    trust: &Trust,
+    client: Option<&KeyAndChain>,
+) -> Result<Option<PeerIdentity>, String> {
     let acceptor = TlsAcceptor::from(server_config(server, &[clients.certificate().clone()], auth).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -60,9 +67,8 @@ async fn meet(server: &KeyAndChain, clients: &CertificateAuthority, auth: Client
     // In TLS 1.3 a client learns of its refusal with its first read.
     let read = connected.read(&mut [0; 1]).await;
     let seen = accepted.await.unwrap()?;
-    read.map_err(|error| format!("client: {error}")).or_else(|error| {
-        if error.contains("close_notify") { Ok(0) } else { Err(error) }
-    })?;
+    read.map_err(|error| format!("client: {error}"))
+        .or_else(|error| if error.contains("close_notify") { Ok(0) } else { Err(error) })?;
     Ok(seen)
 }
 
@@ -108,8 +114,15 @@ fn names_outside_the_scheme_name_nobody() {
     for good in ["spiffe://depin/agent/grid/site-1.north", "spiffe://depin/gateway", "spiffe://depin/viewer/grid"] {
         assert_eq!(good.parse::<PeerIdentity>().unwrap().to_string(), good);
     }
-    for bad in ["spiffe://depin/agent/grid", "spiffe://other/gateway", "spiffe://depin/agent/grid/Site", "spiffe://depin/viewer/",
-        "spiffe://depin/agent/a/b/c", "spiffe://depin/operator/", "spiffe://depin/agent//x"] {
+    for bad in [
+        "spiffe://depin/agent/grid",
+        "spiffe://other/gateway",
+        "spiffe://depin/agent/grid/Site",
+        "spiffe://depin/viewer/",
+        "spiffe://depin/agent/a/b/c",
+        "spiffe://depin/operator/",
+        "spiffe://depin/agent//x",
+    ] {
         assert!(bad.parse::<PeerIdentity>().is_err(), "{bad}");
     }
 }

@@ -1,11 +1,10 @@
 //! Signatures: single, in batches, and against other implementations and published vectors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::PathBuf;
 
 use depin_domain::ids::{Algorithm, PublicKey};
-use depin_identity::{
-    Claim, SigningKey, VerifyingKey, verify_batch,
-};
+use depin_identity::{Claim, SigningKey, VerifyingKey, verify_batch};
 use depin_trials::{Rng, RngCore as _, below, one_in, run};
 
 struct Case {
@@ -46,7 +45,9 @@ fn consensus(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
 fn shared(name: &str) -> Option<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/crypto").join(name);
     let text = std::fs::read_to_string(&path).or_else(|_| {
-        std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/crypto").join(name))
+        std::fs::read_to_string(
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/crypto").join(name),
+        )
     });
     if text.is_err() {
         println!("skipped: shared/data/crypto/{name} is not beside the workspace");

@@ -1,4 +1,5 @@
 //! The envelope on random values, random bytes, and damaged bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod samples;
 
@@ -137,7 +138,8 @@ fn a_proof_opens_only_with_its_own_sections() {
         let sections: Vec<_> = (0..below(rng, 4)).map(|_| samples::section(rng)).collect();
         let header = samples::header(rng, &sections);
         // A reading at the end of time fits no half-open window.
-        let endless = header.sections > 0 && sections.iter().flat_map(|s| &s.series).flat_map(|s| &s.readings).any(|r| r.at.0 == i64::MAX);
+        let endless = header.sections > 0
+            && sections.iter().flat_map(|s| &s.series).flat_map(|s| &s.readings).any(|r| r.at.0 == i64::MAX);
         let Ok(bytes) = encode_header(&header) else { return };
         let mut encoded: Vec<Vec<u8>> = sections.iter().map(|section| encode_section(section).unwrap()).collect();
         let opened = open_proof(&bytes, &encoded);

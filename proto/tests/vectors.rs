@@ -1,5 +1,6 @@
 //! The test vectors of the envelope: made here from fixed keys and seeds, kept in `proto/vectors/envelope.json`, and checked
 //! by a second implementation in Python. `DEPIN_WRITE_VECTORS=1` writes the file anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod samples;
 
@@ -73,7 +74,8 @@ fn header_json(header: &Header, name: &str) -> Value {
 
 fn section_json(section: &Section) -> Value {
     let series = |series: &Series| {
-        let readings: Vec<_> = series.readings.iter().map(|r| json!([r.at.0.to_string(), r.value.to_string()])).collect();
+        let readings: Vec<_> =
+            series.readings.iter().map(|r| json!([r.at.0.to_string(), r.value.to_string()])).collect();
         json!({"metric": series.metric, "readings": readings})
     };
     json!({

@@ -139,8 +139,8 @@ impl ConfigurationService {
         let mut registry = self.ledger.registry();
         let first = Arc::clone(&registry.borrow_and_update());
         let mut view = View::of(&first.registry, &agent.id, self.clock.now());
-        let current = (held.registry_incarnation, held.registry_version)
-            == (first.incarnation, first.registry.version());
+        let current =
+            (held.registry_incarnation, held.registry_version) == (first.incarnation, first.registry.version());
         if !current && !self.send(view.snapshot(), &first, updates).await? {
             return Ok(());
         }

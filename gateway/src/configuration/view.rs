@@ -141,11 +141,7 @@ mod tests {
             minimum_attestation: Attestation::Agent,
             capabilities: Vec::new(),
         };
-        Change::Model(ModelEntry {
-            digest: model.digest().unwrap(),
-            model,
-            effective_from: Timestamp(effective_from),
-        })
+        Change::Model(ModelEntry { digest: model.digest().unwrap(), model, effective_from: Timestamp(effective_from) })
     }
 
     fn agent(number: u8) -> AgentEntry {

@@ -88,10 +88,5 @@ pub(crate) fn rejected_by(section: &Section, rejection: &Rejection) -> u64 {
 /// The subject of a proof whose header was read.
 pub(super) fn subject_of(key: KeyId, proof: &OpenedProof) -> Subject {
     let digest: Digest = proof.digest;
-    Subject {
-        key: id_bytes(key),
-        incarnation: proof.header.incarnation,
-        sequence: proof.header.sequence,
-        digest,
-    }
+    Subject { key: id_bytes(key), incarnation: proof.header.incarnation, sequence: proof.header.sequence, digest }
 }

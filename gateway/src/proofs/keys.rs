@@ -5,9 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use depin_domain::{
-    ids::{KeyId, PublicKey},
-};
+use depin_domain::ids::{KeyId, PublicKey};
 use depin_identity::{VerifyingKey, keys::KeyError};
 
 /// More keys than this are decoded again; a decoded key takes about 300 bytes.

@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use depin_identity::SigningKey;
-use depin_proto::{
-    convert::id_bytes,
-    envelope::receipt_signing_input,
-    v1,
-};
+use depin_proto::{convert::id_bytes, envelope::receipt_signing_input, v1};
 use tokio::sync::watch;
 
 /// The newest key; rotated with the certificate.

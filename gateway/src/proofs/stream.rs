@@ -11,20 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use depin_domain::{
-    ids::KeyId,
-    proofs::Reason,
-};
+use depin_domain::{ids::KeyId, proofs::Reason};
 use depin_ledger::{Confirmation, LedgerError, OpenChain, Outcome, Submission};
 use depin_proto::{
     convert::{digest, head_to_proto, key_id},
     envelope::OpenedProof,
     v1::{self, submit_request::Message, submit_response},
 };
-use futures::{
-    FutureExt as _, StreamExt as _,
-    stream::{FuturesOrdered, },
-};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Status, Streaming};
 
@@ -351,12 +345,7 @@ fn sampled(proof: &v1::SignedProof) -> Option<tracing::Span> {
 }
 
 /// Hands the submissions to the ledger and turns its outcomes into answers, in the order of the batch.
-async fn settle(
-    shared: &Shared,
-    slots: Vec<Slot>,
-    submissions: Vec<Submission>,
-    arrived: Instant,
-) -> Vec<v1::Outcome> {
+async fn settle(shared: &Shared, slots: Vec<Slot>, submissions: Vec<Submission>, arrived: Instant) -> Vec<v1::Outcome> {
     let judged = if submissions.is_empty() { Ok(Vec::new()) } else { shared.ledger.append(submissions).await };
     let failure = judged.as_ref().err().map(|error| match error {
         LedgerError::Overloaded => (Reason::Overloaded, error.to_string()),

@@ -75,9 +75,7 @@ fn run(mut waiting: mpsc::Receiver<Job>, metrics: &Metrics) {
 }
 
 fn verify(jobs: &[Job]) -> Vec<bool> {
-    let claim = |signed: &'_ Signed| -> bool {
-        signed.key.verify(PROOF_DOMAIN, &signed.header, &signed.signature)
-    };
+    let claim = |signed: &'_ Signed| -> bool { signed.key.verify(PROOF_DOMAIN, &signed.header, &signed.signature) };
     let all = || jobs.iter().flat_map(|job| &job.signed);
     let mut seed = [0; 32];
     if let Err(error) = getrandom::fill(&mut seed) {

@@ -144,9 +144,8 @@ impl LedgerService {
                 after = stored.position;
                 sent += 1;
                 let registry = Arc::clone(&self.ledger.registry().borrow());
-                let shown = |id: &DeviceId| {
-                    device.is_none_or(|wanted| wanted == *id) && sight.device(id, &registry.registry)
-                };
+                let shown =
+                    |id: &DeviceId| device.is_none_or(|wanted| wanted == *id) && sight.device(id, &registry.registry);
                 let alone = request.sections_only || sight.sections_only();
                 send(&sender, self.proof_record(stored, alone.then_some(&shown))?).await?;
             }

@@ -1,4 +1,5 @@
 //! The gateway as agents and the operator meet it: real TLS over loopback, a real embedded ledger in a directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod configuration;
 mod enrollment;

@@ -1,6 +1,10 @@
 //! A gateway with its ledger, an authority, and the parties that call it.
 
-use std::{path::Path, sync::Arc, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use depin_domain::{
     canonical,
@@ -127,11 +131,8 @@ impl Network {
     pub(crate) async fn write(&mut self, changes: &[Change]) -> u64 {
         let info = self.operator.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
         let changes = changes.iter().map(|change| canonical::to_vec(change).unwrap().into()).collect();
-        let request = v1::WriteRegistryRequest {
-            writer: Some(self.writer),
-            changes,
-            expected_version: info.registry_version,
-        };
+        let request =
+            v1::WriteRegistryRequest { writer: Some(self.writer), changes, expected_version: info.registry_version };
         self.operator.write_registry(request).await.unwrap().into_inner().version
     }
 

@@ -176,7 +176,7 @@ async fn a_certified_key_that_the_registry_lacks_is_deferred() {
     let mut stream = stream(&network, &newcomer).await;
     let mut chain = Chain::new(&newcomer.identity.key);
     let proof = chain.seal(&[section(9, 60, &[1])]);
-    assert_eq!(all_told(&stream.submit(&[proof.clone()]).await.unwrap()), ["deferred KeyNotYetRegistered"]);
+    assert_eq!(all_told(&stream.submit(std::slice::from_ref(&proof)).await.unwrap()), ["deferred KeyNotYetRegistered"]);
     network.write(&[Change::Agent(newcomer.entry()), Change::Device(device(9, &newcomer, None))]).await;
     assert_eq!(all_told(&stream.submit(&[proof]).await.unwrap()), ["judged 1"]);
     network.stop().await;
@@ -191,7 +191,7 @@ async fn a_proof_that_names_a_newer_registry_waits_for_it() {
     chain.registry = (info.incarnation, info.registry_version + 1);
     let proof = chain.seal(&[section(1, 60, &[1])]);
     let mut stream = stream(&network, &agent).await;
-    assert_eq!(all_told(&stream.submit(&[proof.clone()]).await.unwrap()), ["deferred RegistryNewer"]);
+    assert_eq!(all_told(&stream.submit(std::slice::from_ref(&proof)).await.unwrap()), ["deferred RegistryNewer"]);
     network.write(&[Change::Device(device(3, &agent, None))]).await;
     assert_eq!(all_told(&stream.submit(&[proof]).await.unwrap()), ["judged 1"]);
     network.stop().await;

@@ -68,10 +68,8 @@ async fn proofs_are_read_whole_or_by_section_with_a_path() {
     let proof = Chain::new(&agent.identity.key).seal(&[section(1, 60, &[1]), section(3, 60, &[2, 3])]);
     stream.submit(std::slice::from_ref(&proof)).await.unwrap();
 
-    let request = v1::ReadProofsRequest {
-        device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(),
-        ..Default::default()
-    };
+    let request =
+        v1::ReadProofsRequest { device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(), ..Default::default() };
     let mut whole = network.operator.read_proofs(request.clone()).await.unwrap().into_inner();
     let record = whole.message().await.unwrap().unwrap();
     assert_eq!(record.proof.as_ref().unwrap().sections, proof.sections);

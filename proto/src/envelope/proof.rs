@@ -67,7 +67,9 @@ pub fn open_proof<S: AsRef<[u8]>>(header: &[u8], sections: &[S]) -> Result<Opene
     let digest = Digest::of(header);
     let header = decode_header(header)?;
     if sections.len() != header.sections as usize {
-        return Err(Problem::Contradiction("is not the number of sections that came along").at("header.sections").into());
+        return Err(Problem::Contradiction("is not the number of sections that came along")
+            .at("header.sections")
+            .into());
     }
     let found = body_root(sections);
     if found != header.body {
