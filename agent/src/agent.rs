@@ -120,7 +120,6 @@ impl Agent {
             metrics: metrics.clone(),
             configuration: Arc::new(RwLock::new(configuration.clone())),
             filters: Arc::clone(&filters),
-            connected: health.readiness("gateway"),
             configured: health.readiness("configuration"),
         };
         context.put_into_use(&configuration);

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub dropped: Family<ReasonLabel, Count>,
     /// Connections made after the first one.
     pub reconnects: Family<PeerLabel, Count>,
+    /// 1 while the stream to the gateway stands. No readiness check: an agent that is cut off still takes telemetry.
+    pub connected: Level,
     /// MQTT connections of the own listener.
     pub connections: Level,
 }
@@ -99,6 +101,7 @@ impl Metrics {
         registry.register("receipts", "Receipts taken", metrics.receipts.clone());
         registry.register("dropped_readings", "Readings given up, by reason", metrics.dropped.clone());
         registry.register("reconnects", "Connections made again, by peer", metrics.reconnects.clone());
+        registry.register("gateway_connected", "1 while the stream to the gateway stands", metrics.connected.clone());
         registry.register("listener_connections", "Connections of the own MQTT listener", metrics.connections.clone());
         (metrics, registry)
     }

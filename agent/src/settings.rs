@@ -466,6 +466,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_names_every_setting_as_it_is_read() {
+        let text = include_str!("../agent.example.yaml");
+        // Settings that most do without stand behind one `#`.
+        let all: String = text.lines().map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line))).collect();
+        for text in [text, &all] {
+            let file: File = serde_saphyr::from_str(text).unwrap();
+            assert!(file.gateway.is_some() && file.listener.is_some());
+        }
+    }
+
+    #[test]
     fn broker_addresses() {
         let parse = |url| BrokerAddress::parse(url).map(|address| (address.tls, address.host, address.port));
         assert_eq!(parse("mqtt://broker"), Some((false, "broker".to_owned(), 1883)));

@@ -20,10 +20,11 @@ use tokio::{sync::watch, time};
 
 use crate::{
     clock::Clock,
-    committer::SharedStore,
+    committer::{SharedStore, with_store},
     configuration::Configuration,
     intake::{Intake, jitter},
     metrics::{Metrics, PeerLabel},
+    sealer::Store,
     stop::stopped,
 };
 
@@ -60,7 +61,6 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) configuration: Arc<RwLock<Configuration>>,
     pub(crate) filters: Arc<watch::Sender<Vec<String>>>,
-    pub(crate) connected: depin_telemetry::Check,
     pub(crate) configured: depin_telemetry::Check,
 }
 
@@ -115,9 +115,9 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
             Ok(()) => tracing::debug!("the gateway's stream ended"),
             Err(error) => {
                 tracing::warn!(%error, gateway = context.options.gateway, "no connection to the gateway; readings wait in the spool");
-                context.connected.fail(error.to_string());
             }
         }
+        context.metrics.connected.set(0);
         if std::mem::replace(&mut again, true) {
             context.metrics.reconnects.get_or_create(&PeerLabel { peer: "gateway" }).inc();
         }
@@ -142,6 +142,8 @@ async fn connect(
     stop: watch::Receiver<bool>,
 ) -> Result<(), session::SessionError> {
     let Context { options, credentials, clock, .. } = context;
+    // A journal whose disk failed is opened again before anything is sealed into it.
+    with_store(&context.store, Store::recover).await.ok_or(session::SessionError::Lost)??;
     let certified = match credentials.certified()? {
         Some(certified) => certified,
         None => credentials.enroll(&options.gateway, &options.name, options.join_token_file.as_deref(), clock).await?,

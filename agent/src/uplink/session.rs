@@ -146,7 +146,7 @@ pub(super) async fn run(
     session.send_open(true).await?;
     let mut submitting = ProofsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let mut answers = submitting.submit(ReceiverStream::new(proofs)).await?.into_inner();
-    context.connected.pass();
+    context.metrics.connected.set(1);
     tracing::info!(gateway = context.options.gateway, identity = %certified.identity(), "connected to the gateway");
     let reporter = Reporter { context: context.clone(), channel: channel.clone() };
     let (clocks, mut gateway_clock) = mpsc::channel(4);
