@@ -23,7 +23,11 @@ use crate::{Condition, Time};
     printcolumn(name = "Program", type_ = "string", json_path = ".spec.program"),
     printcolumn(name = "Number", type_ = "integer", json_path = ".spec.number"),
     printcolumn(name = "End", type_ = "string", json_path = ".spec.end"),
-    printcolumn(name = "Computed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Computed")].status"#),
+    printcolumn(
+        name = "Computed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Computed")].status"#
+    ),
     printcolumn(name = "Devices", type_ = "integer", json_path = ".status.devices"),
     printcolumn(name = "Paid", type_ = "string", json_path = ".status.paid"),
     printcolumn(name = "Root", type_ = "string", json_path = ".status.root", priority = "1"),

@@ -4,7 +4,11 @@
 //! CEL. What only a look at other objects can tell is left to the operator, which says it in the condition `Ready`.
 //! No schema holds a floating-point number; amounts, limits and coordinates are decimal text.
 
-#![allow(unreachable_pub, reason = "the KubeSchema derive repeats each type inside a function, where `pub` reaches nobody")]
+#![allow(clippy::duplicated_attributes, reason = "each printer column names its fields anew")]
+#![allow(
+    unreachable_pub,
+    reason = "the KubeSchema derive repeats each type inside a function, where `pub` reaches nobody"
+)]
 
 pub mod device;
 pub mod enrollment;

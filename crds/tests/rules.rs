@@ -1,5 +1,7 @@
 //! Every CEL rule with a case that passes and a case that fails.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+
 use depin_crds::{EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardEpoch, RewardProgram};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -37,11 +39,19 @@ macro_rules! suite {
     ($kind:ty, $base:expr) => {{
         let base: Value = $base;
         assert_valid(parse::<$kind>(&base).validate_cel());
-        Suite { base, validate: |object| {
-            parse::<$kind>(object).validate_cel().err().map(|errors| errors.to_string()).unwrap_or_default()
-        }, update: |object, old| {
-            parse::<$kind>(object).validate_cel_update(&parse::<$kind>(old)).err().map(|errors| errors.to_string()).unwrap_or_default()
-        } }
+        Suite {
+            base,
+            validate: |object| {
+                parse::<$kind>(object).validate_cel().err().map(|errors| errors.to_string()).unwrap_or_default()
+            },
+            update: |object, old| {
+                parse::<$kind>(object)
+                    .validate_cel_update(&parse::<$kind>(old))
+                    .err()
+                    .map(|errors| errors.to_string())
+                    .unwrap_or_default()
+            },
+        }
     }};
 }
 
@@ -140,7 +150,8 @@ fn a_metrics_options_fit_its_kind_and_range() {
     model().accepts(&[("spec/metrics/0/resetsToZero", json!(true))]);
     model().refuses(&[("spec/metrics/1/resetsToZero", json!(true))], "applies to kind Counter");
     model().accepts(&[("spec/metrics/0/min", json!("-0.5")), ("spec/metrics/0/max", json!("-0.5"))]);
-    model().refuses(&[("spec/metrics/0/min", json!("10")), ("spec/metrics/0/max", json!("9.999"))], "min is not greater");
+    model()
+        .refuses(&[("spec/metrics/0/min", json!("10")), ("spec/metrics/0/max", json!("9.999"))], "min is not greater");
 }
 
 #[test]
@@ -156,7 +167,10 @@ fn a_plain_payload_is_one_value_without_a_name() {
 #[test]
 fn each_needs_a_codec_with_arrays() {
     model().accepts(&[("spec/sources/0/each", json!("items"))]);
-    model().refuses(&[("spec/sources/0/each", json!("items")), ("spec/sources/0/codec", json!("SenmlJson"))], "Json and Cbor");
+    model().refuses(
+        &[("spec/sources/0/each", json!("items")), ("spec/sources/0/codec", json!("SenmlJson"))],
+        "Json and Cbor",
+    );
 }
 
 #[test]
@@ -172,7 +186,10 @@ fn a_timestamp_pattern_goes_with_its_format() {
     model().accepts(&[(path, json!({"path": "t", "format": "Pattern", "pattern": "%F %T", "offsetMinutes": 60}))]);
     model().refuses(&[(path, json!({"path": "t", "format": "Pattern"}))], "pattern is set with");
     model().refuses(&[(path, json!({"path": "t", "format": "UnixMillis", "pattern": "%F"}))], "pattern is set with");
-    model().refuses(&[(path, json!({"path": "t", "format": "UnixMillis", "offsetMinutes": 60}))], "applies to format Pattern");
+    model().refuses(
+        &[(path, json!({"path": "t", "format": "UnixMillis", "offsetMinutes": 60}))],
+        "applies to format Pattern",
+    );
 }
 
 const ACCOUNT: &str = "0x00000000000000000000000000000000000000a1";
@@ -212,7 +229,10 @@ fn key(first: char) -> Value {
 fn an_agents_key_is_set_once() {
     let agent = suite!(EdgeAgent, object("EdgeAgent", &json!({"fleets": ["homes"]})));
     agent.accepts_update(&[], &[("spec/publicKey", key('a'))]);
-    agent.accepts_update(&[("spec/publicKey", key('a'))], &[("spec/publicKey", key('a')), ("spec/fleets", json!(["b"]))]);
+    agent.accepts_update(
+        &[("spec/publicKey", key('a'))],
+        &[("spec/publicKey", key('a')), ("spec/fleets", json!(["b"]))],
+    );
     agent.refuses_update(&[("spec/publicKey", key('a'))], &[("spec/publicKey", key('b'))], "immutable once set");
     agent.refuses_update(&[("spec/publicKey", key('a'))], &[], "immutable once set");
 }
@@ -228,7 +248,10 @@ fn a_keys_length_fits_its_algorithm() {
 fn device() -> Suite {
     suite!(
         EdgeDevice,
-        object("EdgeDevice", &json!({"fleet": "homes", "agent": "gw-1", "serial": "m1", "suspend": false, "hardwareKey": false}))
+        object(
+            "EdgeDevice",
+            &json!({"fleet": "homes", "agent": "gw-1", "serial": "m1", "suspend": false, "hardwareKey": false})
+        )
     )
 }
 
@@ -345,7 +368,8 @@ fn a_programs_times_have_bounds() {
 
 #[test]
 fn a_program_emits_in_exactly_one_way() {
-    program().accepts(&[("spec/emission", json!({"decay": {"amount": "1", "keepBasisPoints": 9000, "everyEpochs": 365}}))]);
+    program()
+        .accepts(&[("spec/emission", json!({"decay": {"amount": "1", "keepBasisPoints": 9000, "everyEpochs": 365}}))]);
     program().refuses(&[("spec/emission", json!({}))], "exactly one of fixed");
     let two = json!({"fixed": {"amount": "1"}, "halving": {"amount": "1", "everyEpochs": 2}});
     program().refuses(&[("spec/emission", two)], "exactly one of fixed");

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn objects_that_failed_together_come_back_apart() {
-        let distinct: std::collections::BTreeSet<_> = (0..100).map(|number| pause(&format!("uid-{number}"), 5)).collect();
+        let distinct: std::collections::BTreeSet<_> =
+            (0..100).map(|number| pause(&format!("uid-{number}"), 5)).collect();
         assert!(distinct.len() > 50, "{}", distinct.len());
     }
 

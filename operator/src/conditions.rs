@@ -52,15 +52,22 @@ const MAX_MESSAGE: usize = 1024;
 
 impl Say {
     /// A condition of type `kind`.
-    pub fn new(kind: &'static str, status: impl Into<Status>, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(
+        kind: &'static str,
+        status: impl Into<Status>,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
         Self { kind, status: status.into(), reason: reason.into(), message: message.into() }
     }
 
     /// The condition, keeping the time of transition of the one that `existing` has if the status is the same.
     #[must_use]
     pub fn over(self, existing: &[Condition], generation: Option<i64>, now: Timestamp) -> Option<Condition> {
-        let before = existing.iter().find(|condition| condition.type_ == self.kind && condition.status == self.status.text());
-        let last_transition_time = before.map_or_else(|| time(now), |before| Some(before.last_transition_time.clone()))?;
+        let before =
+            existing.iter().find(|condition| condition.type_ == self.kind && condition.status == self.status.text());
+        let last_transition_time =
+            before.map_or_else(|| time(now), |before| Some(before.last_transition_time.clone()))?;
         Some(Condition {
             last_transition_time,
             message: self.message.chars().take(MAX_MESSAGE).collect(),
@@ -90,8 +97,11 @@ mod tests {
 
     #[test]
     fn the_time_of_transition_moves_only_when_the_status_flips() {
-        let first = Say::new("Ready", false, "Waiting", "for its fleet").over(&[], Some(1), Timestamp(1_000_000)).unwrap();
-        let same = Say::new("Ready", false, "Invalid", "serial").over(std::slice::from_ref(&first), Some(2), Timestamp(9_000_000)).unwrap();
+        let first =
+            Say::new("Ready", false, "Waiting", "for its fleet").over(&[], Some(1), Timestamp(1_000_000)).unwrap();
+        let same = Say::new("Ready", false, "Invalid", "serial")
+            .over(std::slice::from_ref(&first), Some(2), Timestamp(9_000_000))
+            .unwrap();
         assert_eq!(same.last_transition_time, first.last_transition_time);
         assert_eq!((same.reason.as_str(), same.observed_generation), ("Invalid", Some(2)));
         let flipped = Say::new("Ready", true, "Registered", "").over(&[same], Some(2), Timestamp(9_000_000)).unwrap();

@@ -7,7 +7,10 @@ use depin_domain::registry::Change;
 use futures::{Future, StreamExt};
 use kube::{
     Resource, ResourceExt,
-    runtime::{Controller, controller::{Action, Config}},
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -64,7 +67,8 @@ pub fn status_value(generation: Option<i64>, fields: Value, conditions: &[Option
     if let Some(generation) = generation {
         status.insert("observedGeneration".to_owned(), generation.into());
     }
-    let conditions: Vec<_> = conditions.iter().flatten().filter_map(|condition| serde_json::to_value(condition).ok()).collect();
+    let conditions: Vec<_> =
+        conditions.iter().flatten().filter_map(|condition| serde_json::to_value(condition).ok()).collect();
     status.insert("conditions".to_owned(), Value::Array(conditions));
     Value::Object(status)
 }
@@ -96,7 +100,11 @@ pub async fn drive<K, F>(
         )
         .for_each(|outcome| async move {
             match outcome {
-                Ok(_) | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+                Ok(_)
+                | Err(
+                    kube::runtime::controller::Error::ReconcilerFailed(..)
+                    | kube::runtime::controller::Error::ObjectNotFound(_),
+                ) => {}
                 Err(error) => tracing::warn!(controller = name, %error, "watch interrupted; it resumes by itself"),
             }
         })

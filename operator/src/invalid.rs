@@ -67,7 +67,9 @@ impl From<ChangeError> for NotReady {
             ChangeError::Missing { field, target } => {
                 return Self::Waiting { field: in_resource(field), target: std::mem::take(target) };
             }
-            ChangeError::Invalid { field, .. } | ChangeError::DuplicateKey { field, .. } | ChangeError::Immutable { field, .. } => {
+            ChangeError::Invalid { field, .. }
+            | ChangeError::DuplicateKey { field, .. }
+            | ChangeError::Immutable { field, .. } => {
                 *field = in_resource(field);
             }
             ChangeError::DuplicateSerial { .. } | ChangeError::Check(_) => {}
@@ -97,7 +99,9 @@ mod tests {
 
     #[test]
     fn fields_are_named_as_in_the_resource() {
-        for (registry, resource) in [("cadenceMs", "spec.cadence"), ("metrics/power/min", "spec.metrics.power.min"), ("key", "spec.publicKey")] {
+        for (registry, resource) in
+            [("cadenceMs", "spec.cadence"), ("metrics/power/min", "spec.metrics.power.min"), ("key", "spec.publicKey")]
+        {
             assert_eq!(in_resource(registry), resource);
         }
     }

@@ -26,7 +26,9 @@ impl Ledger {
     /// A client for one call or stream.
     #[must_use]
     pub fn client(&self) -> LedgerClient<Channel> {
-        LedgerClient::new(self.channel.borrow().clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+        LedgerClient::new(self.channel.borrow().clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
     }
 
     /// Takes the writer token: from then on the ledger refuses whoever had it before.
@@ -34,7 +36,8 @@ impl Ledger {
     /// # Errors
     /// What the ledger answers.
     pub async fn acquire_writer(&self, holder: &str) -> Result<WriterToken, Status> {
-        let token = self.client().acquire_writer(AcquireWriterRequest { holder: holder.to_owned() }).await?.into_inner();
+        let token =
+            self.client().acquire_writer(AcquireWriterRequest { holder: holder.to_owned() }).await?.into_inner();
         self.writer.send_replace(Some(token));
         Ok(token)
     }

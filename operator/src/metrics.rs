@@ -4,7 +4,12 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
@@ -76,9 +81,17 @@ impl Metrics {
         registry.register("leader_election_master_status", "1 while this operator leads", self.leader.clone());
         let own = registry.sub_registry_with_prefix("depin_operator");
         own.register("status_writes", "Status writes by kind", self.status_writes.clone());
-        own.register("removals_held", "Registry entries without an object that are kept for want of evidence", self.removals_held.clone());
+        own.register(
+            "removals_held",
+            "Registry entries without an object that are kept for want of evidence",
+            self.removals_held.clone(),
+        );
         own.register("epochs", "Epochs recorded by program", self.epochs.clone());
-        own.register("epoch_lag_seconds", "Seconds since the end of the oldest epoch that is not recorded", self.epoch_lag.clone());
+        own.register(
+            "epoch_lag_seconds",
+            "Seconds since the end of the oldest epoch that is not recorded",
+            self.epoch_lag.clone(),
+        );
         own.register("enrollments", "Enrollment requests answered, by kind and result", self.enrollments.clone());
     }
 
@@ -108,7 +121,9 @@ impl Metrics {
 
     /// Entries of `kind` that are kept for want of evidence.
     pub fn set_removals_held(&self, kind: &str, count: usize) {
-        self.removals_held.get_or_create(&KindLabel { kind: kind.to_owned() }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.removals_held
+            .get_or_create(&KindLabel { kind: kind.to_owned() })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// An epoch was recorded.
@@ -141,7 +156,6 @@ impl Reconcile<'_> {
     pub fn fail(&mut self) {
         self.result = "error";
     }
-
 }
 
 impl Drop for Reconcile<'_> {

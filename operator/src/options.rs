@@ -14,7 +14,13 @@ pub struct Options {
     #[arg(long, env = "DEPIN_LEDGER", value_name = "URL")]
     pub ledger: String,
     /// DNS name or address of the gateway, for its certificate; repeat it, or separate several by commas
-    #[arg(long, env = "DEPIN_GATEWAY_NAME", value_delimiter = ',', default_value = "depin-gateway", value_name = "HOST")]
+    #[arg(
+        long,
+        env = "DEPIN_GATEWAY_NAME",
+        value_delimiter = ',',
+        default_value = "depin-gateway",
+        value_name = "HOST"
+    )]
     pub gateway_name: Vec<String>,
     /// Wait for the Lease before working, so that several operators may run and one works
     #[arg(long, env = "DEPIN_LEADER_ELECT")]
@@ -45,7 +51,15 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Options::command().debug_assert();
-        let options = Options::parse_from(["depin-operator", "--ledger", "https://l:1", "--gateway-name", "a,b", "--gateway-name", "c"]);
+        let options = Options::parse_from([
+            "depin-operator",
+            "--ledger",
+            "https://l:1",
+            "--gateway-name",
+            "a,b",
+            "--gateway-name",
+            "c",
+        ]);
         assert_eq!(options.gateway_name, ["a", "b", "c"]);
     }
 }

@@ -36,7 +36,9 @@ pub fn duration_ms(field: &str, text: &str) -> Result<i64, Invalid> {
 
 /// The decimal `text` × 10^`scale`, exactly.
 pub fn scaled(field: &str, text: &str, scale: u8) -> Result<i64, Invalid> {
-    let bad = |reason: String| Invalid::new(field, reason, "write a plain decimal number with no more decimals than the scale keeps");
+    let bad = |reason: String| {
+        Invalid::new(field, reason, "write a plain decimal number with no more decimals than the scale keeps")
+    };
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
@@ -70,10 +72,12 @@ pub fn public_key(field: &str, key: &depin_crds::PublicKey) -> Result<PublicKey,
         depin_crds::key::KeyAlgorithm::Ed25519 => Algorithm::Ed25519,
         depin_crds::key::KeyAlgorithm::P256 => Algorithm::P256,
     };
-    let bytes = hex::decode(&key.key).map_err(|_| Invalid::new(field, "not hexadecimal", "write the key's bytes as hexadecimal digits"))?;
+    let bytes = hex::decode(&key.key)
+        .map_err(|_| Invalid::new(field, "not hexadecimal", "write the key's bytes as hexadecimal digits"))?;
     let key = PublicKey { algorithm, bytes };
-    depin_identity::VerifyingKey::new(&key)
-        .map_err(|error| Invalid::new(field, error.to_string(), "give the public key that the agent or device printed"))?;
+    depin_identity::VerifyingKey::new(&key).map_err(|error| {
+        Invalid::new(field, error.to_string(), "give the public key that the agent or device printed")
+    })?;
     Ok(key)
 }
 
@@ -99,7 +103,9 @@ mod tests {
 
     #[test]
     fn durations_are_sums_of_parts() {
-        for (text, expected) in [("0s", 0), ("250ms", 250), ("1h30m", 5_400_000), ("10s5ms", 10_005), ("336h", 1_209_600_000)] {
+        for (text, expected) in
+            [("0s", 0), ("250ms", 250), ("1h30m", 5_400_000), ("10s5ms", 10_005), ("336h", 1_209_600_000)]
+        {
             assert_eq!(duration_ms("f", text), Ok(expected), "{text}");
         }
         for text in ["", "10", "s", "1d", "1.5h", "-1s", "9999999999999999999s", "1h ", "99999999999999999h"] {
@@ -120,7 +126,16 @@ mod tests {
         ] {
             assert_eq!(scaled("f", text, scale), Ok(expected), "{text}");
         }
-        for (text, scale) in [("0.0001", 3), ("9223372036854775808", 0), ("1e3", 0), ("", 0), (".5", 1), ("5.", 1), ("--1", 0), ("+1", 0)] {
+        for (text, scale) in [
+            ("0.0001", 3),
+            ("9223372036854775808", 0),
+            ("1e3", 0),
+            ("", 0),
+            (".5", 1),
+            ("5.", 1),
+            ("--1", 0),
+            ("+1", 0),
+        ] {
             assert!(scaled("f", text, scale).is_err(), "{text}");
         }
     }

@@ -1,6 +1,12 @@
 //! The operator's life: wait to lead, prepare, work until told to stop or the leadership is lost.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::{Arc, Mutex, PoisonError}, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use depin_crds::{Condition, EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardProgram};
 use depin_identity::CertificateAuthority;
@@ -201,7 +207,11 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
 }
 
 /// What is decided from views as a whole: nothing of it before every kind was listed once.
-async fn decide(life: &Life, context: &Arc<Context>, authority: &Arc<CertificateAuthority>) -> Result<(), OperatorError> {
+async fn decide(
+    life: &Life,
+    context: &Arc<Context>,
+    authority: &Arc<CertificateAuthority>,
+) -> Result<(), OperatorError> {
     let synced = life.health.readiness("resources");
     if context.stores.ready().await.is_err() {
         return Err(OperatorError::Ended("a watch"));
@@ -213,6 +223,7 @@ async fn decide(life: &Life, context: &Arc<Context>, authority: &Arc<Certificate
         closed = rewards::epochs::run(Arc::clone(context)) => closed.map_err(Into::into),
         () = evidence::run(Arc::clone(context)) => Err(OperatorError::Ended("the watch of deletions")),
         () = presence::run(Arc::clone(context), thresholds(&life.options)) => Err(OperatorError::Ended("presence")),
+        () = enrollments::sweep(Arc::clone(context)) => Err(OperatorError::Ended("the sweep of invitations")),
         () = fleets::rollup::run(Arc::clone(context)) => Err(OperatorError::Ended("the roll-up")),
     }
 }
@@ -240,7 +251,11 @@ async fn prepare(client: &Client, options: &Options, clock: Clock) -> Result<Cer
     }
 }
 
-async fn try_prepare(client: &Client, options: &Options, clock: Clock) -> Result<CertificateAuthority, CertificatesError> {
+async fn try_prepare(
+    client: &Client,
+    options: &Options,
+    clock: Clock,
+) -> Result<CertificateAuthority, CertificatesError> {
     let authority = certificates::ensure_authority(client, &options.namespace, clock.now()).await?;
     certificates::publish_authority(client, &options.namespace, &authority).await?;
     if certificates::ensure_gateway(client, &options.namespace, &authority, &options.gateway_name, clock.now()).await? {
@@ -257,7 +272,8 @@ async fn open(
     reachable: &depin_telemetry::Check,
 ) -> Result<(RegistryWriter, crate::registry::RegistryHandle), OperatorError> {
     loop {
-        let taken = ledger.acquire_writer(me).await.map_err(|status| format!("{}: {}", status.code(), status.message()));
+        let taken =
+            ledger.acquire_writer(me).await.map_err(|status| format!("{}: {}", status.code(), status.message()));
         let opened = match taken {
             Ok(_) => RegistryWriter::open(ledger.clone(), clock).await.map_err(|error| match error {
                 RegistryError::Unreadable { .. } => Err(error),
@@ -348,9 +364,11 @@ impl Controllers {
             models: controller(client, stopped),
             fleets: fleets.watches(Api::<EdgeDeviceModel>::all(client.clone()), any(), of_model),
             agents: controller(client, stopped),
-            devices: devices
-                .watches(Api::<EdgeFleet>::all(client.clone()), any(), of_fleet)
-                .watches(Api::<EdgeAgent>::all(client.clone()), any(), of_agent),
+            devices: devices.watches(Api::<EdgeFleet>::all(client.clone()), any(), of_fleet).watches(
+                Api::<EdgeAgent>::all(client.clone()),
+                any(),
+                of_agent,
+            ),
             enrollments: controller(client, stopped),
             programs: programs.watches(Api::<EdgeFleet>::all(client.clone()), any(), pays),
         }
@@ -431,13 +449,17 @@ fn by_model(fleets: Store<EdgeFleet>) -> impl Fn(EdgeDeviceModel) -> Vec<ObjectR
 }
 
 /// Programs that no longer wait, or no longer fit, because a fleet turned.
-fn programs_of(programs: Store<RewardProgram>) -> impl Fn(EdgeFleet) -> Vec<ObjectRef<RewardProgram>> + Send + Sync + 'static {
+fn programs_of(
+    programs: Store<RewardProgram>,
+) -> impl Fn(EdgeFleet) -> Vec<ObjectRef<RewardProgram>> + Send + Sync + 'static {
     let turns = Turns::default();
     move |fleet| {
         if !turns.turned(&fleet, fleet.status.as_ref().map_or(&[], |status| &status.conditions)) {
             return Vec::new();
         }
-        select(&programs, |program| program.namespace() == fleet.namespace() && program.spec.fleets.contains(&fleet.name_any()))
+        select(&programs, |program| {
+            program.namespace() == fleet.namespace() && program.spec.fleets.contains(&fleet.name_any())
+        })
     }
 }
 

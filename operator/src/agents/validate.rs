@@ -7,7 +7,10 @@ use depin_domain::{
 };
 use kube::ResourceExt;
 
-use crate::{invalid::{Invalid, NotReady}, quantities::public_key};
+use crate::{
+    invalid::{Invalid, NotReady},
+    quantities::public_key,
+};
 
 /// The registry's entry for `agent`.
 ///
@@ -33,7 +36,9 @@ fn key(agent: &EdgeAgent, registered: Option<&PublicKey>) -> Result<PublicKey, N
         Some(key) => Ok(public_key("status.publicKey", key)?),
         None => Err(NotReady::Waiting {
             field: "spec.publicKey".to_owned(),
-            target: "the agent's enrollment: no key is known; give it a token for this name (kubectl depin token create)".to_owned(),
+            target:
+                "the agent's enrollment: no key is known; give it a token for this name (kubectl depin token create)"
+                    .to_owned(),
         }),
     }
 }

@@ -8,7 +8,9 @@ pub mod validity;
 use std::collections::BTreeMap;
 
 use depin_domain::time::Timestamp;
-use depin_identity::{CertificateAuthority, CertificateInfo, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust};
+use depin_identity::{
+    CertificateAuthority, CertificateInfo, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust,
+};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
@@ -47,7 +49,9 @@ pub enum CertificatesError {
         source: depin_identity::certificates::CertificateError,
     },
     /// A Secret lacks a field.
-    #[error("Secret {secret} has no field {field}; restore it from a backup (deleting it makes every agent enroll anew)")]
+    #[error(
+        "Secret {secret} has no field {field}; restore it from a backup (deleting it makes every agent enroll anew)"
+    )]
     Missing {
         /// Which Secret.
         secret: &'static str,
@@ -79,13 +83,17 @@ impl CertificatesError {
 ///
 /// # Errors
 /// When the API server refuses or the Secret is damaged.
-pub async fn ensure_authority(client: &Client, namespace: &str, now: Timestamp) -> Result<CertificateAuthority, CertificatesError> {
+pub async fn ensure_authority(
+    client: &Client,
+    namespace: &str,
+    now: Timestamp,
+) -> Result<CertificateAuthority, CertificatesError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     if let Some(secret) = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))? {
         return read_authority(&secret);
     }
-    let authority =
-        CertificateAuthority::create(validity::authority(now)).map_err(CertificatesError::certificate("make the CA"))?;
+    let authority = CertificateAuthority::create(validity::authority(now))
+        .map_err(CertificatesError::certificate("make the CA"))?;
     match secrets.create(&PostParams::default(), &authority_secret(&authority)).await {
         Ok(_) => Ok(authority),
         // Someone was faster: theirs it is.
@@ -101,7 +109,11 @@ pub async fn ensure_authority(client: &Client, namespace: &str, now: Timestamp) 
 ///
 /// # Errors
 /// When the API server refuses.
-pub async fn keep_authority(client: &Client, namespace: &str, authority: &CertificateAuthority) -> Result<(), CertificatesError> {
+pub async fn keep_authority(
+    client: &Client,
+    namespace: &str,
+    authority: &CertificateAuthority,
+) -> Result<(), CertificatesError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let missing = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?.is_none();
     if !missing {
@@ -138,11 +150,7 @@ fn text(secret: &Secret, name: &'static str, field: &'static str) -> Result<Stri
         .ok_or(CertificatesError::Missing { secret: name, field })
 }
 
-fn tls_secret<const N: usize>(
-    name: &str,
-    data: [(&str, Vec<u8>); N],
-    annotations: BTreeMap<String, String>,
-) -> Secret {
+fn tls_secret<const N: usize>(name: &str, data: [(&str, Vec<u8>); N], annotations: BTreeMap<String, String>) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -160,7 +168,11 @@ fn tls_secret<const N: usize>(
 ///
 /// # Errors
 /// When the API server refuses.
-pub async fn publish_authority(client: &Client, namespace: &str, authority: &CertificateAuthority) -> Result<(), CertificatesError> {
+pub async fn publish_authority(
+    client: &Client,
+    namespace: &str,
+    authority: &CertificateAuthority,
+) -> Result<(), CertificatesError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let map = ConfigMap {
         metadata: ObjectMeta { name: Some(CA.to_owned()), ..ObjectMeta::default() },
@@ -194,7 +206,9 @@ pub async fn ensure_gateway(
     }
     let failed = CertificatesError::certificate;
     let key = SigningKey::generate()?;
-    let request = CertificateRequest::make(&key).and_then(|der| CertificateRequest::from_der(&der)).map_err(failed("gateway's request"))?;
+    let request = CertificateRequest::make(&key)
+        .and_then(|der| CertificateRequest::from_der(&der))
+        .map_err(failed("gateway's request"))?;
     let leaf = authority
         .issue(&request, &PeerIdentity::Gateway, hosts, validity::gateway(now))
         .map_err(failed("gateway's certificate; correct --gateway-name"))?;
@@ -223,10 +237,16 @@ fn is_good(secret: &Secret, authority: &CertificateAuthority, hosts: &[String], 
 ///
 /// # Errors
 /// When the certificate cannot be made or the address is none.
-pub fn ledger_channel(authority: &CertificateAuthority, address: &str, now: Timestamp) -> Result<Channel, CertificatesError> {
+pub fn ledger_channel(
+    authority: &CertificateAuthority,
+    address: &str,
+    now: Timestamp,
+) -> Result<Channel, CertificatesError> {
     let failed = CertificatesError::certificate;
     let key = SigningKey::generate()?;
-    let request = CertificateRequest::make(&key).and_then(|der| CertificateRequest::from_der(&der)).map_err(failed("operator's request"))?;
+    let request = CertificateRequest::make(&key)
+        .and_then(|der| CertificateRequest::from_der(&der))
+        .map_err(failed("operator's request"))?;
     let leaf = authority
         .issue(&request, &PeerIdentity::Operator, &[], validity::operator(now))
         .map_err(failed("operator's certificate"))?;

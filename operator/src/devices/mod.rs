@@ -73,7 +73,8 @@ async fn update_status(context: &Context, device: &EdgeDevice, verdict: &Verdict
     let generation = device.metadata.generation;
     let say = ready(verdict, "registered");
     let told = transition(&status.conditions, &say);
-    let conditions = [say, eligible(device, verdict), suspended(device)].map(|say| say.over(&status.conditions, generation, now));
+    let conditions =
+        [say, eligible(device, verdict), suspended(device)].map(|say| say.over(&status.conditions, generation, now));
     let entry = verdict.as_ref().ok();
     // The registry keeps the first sighting that it was given; what it says is what counts.
     let registry = context.registry.snapshot();

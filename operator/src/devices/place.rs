@@ -20,7 +20,9 @@ pub fn location(place: &depin_crds::Location) -> Result<Location, Invalid> {
     let (latitude, longitude) = (latitude_e7 as f64 / E7, longitude_e7 as f64 / E7);
     let point = LatLng::new(latitude, longitude)
         .map_err(|error| Invalid::new("spec.location", error.to_string(), "give degrees north and east"))?;
-    let cells = Resolution::range(Resolution::Zero, Resolution::Fifteen).map(|resolution| point.to_cell(resolution).to_string()).collect();
+    let cells = Resolution::range(Resolution::Zero, Resolution::Fifteen)
+        .map(|resolution| point.to_cell(resolution).to_string())
+        .collect();
     let (latitude, longitude) = (latitude.to_radians(), longitude.to_radians());
     let unit = [latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()];
     // Within ±2^30: the cast cannot saturate.

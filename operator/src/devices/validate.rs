@@ -58,7 +58,11 @@ pub fn since(device: &EdgeDevice) -> Result<Timestamp, Invalid> {
     if let Some(text) = device.annotations().get(FIRST_SEEN) {
         let seen: jiff::Timestamp = text.parse().map_err(|_| {
             let field = format!("metadata.annotations[{FIRST_SEEN}]");
-            Invalid::new(field, format!("{:?} is not a time", text.chars().take(40).collect::<String>()), "write it like 2026-01-31T12:00:00Z")
+            Invalid::new(
+                field,
+                format!("{:?} is not a time", text.chars().take(40).collect::<String>()),
+                "write it like 2026-01-31T12:00:00Z",
+            )
         })?;
         return Ok(Timestamp(seen.as_millisecond()).min(created));
     }

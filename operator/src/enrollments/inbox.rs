@@ -13,8 +13,8 @@ use depin_domain::{
 };
 use depin_identity::{CertificateAuthority, CertificateRequest, PeerIdentity};
 use depin_proto::v1::{
-    AgentFacts, AnswerInboxRequest, Denied, EnrollRequest, EnrollResponse, InboxEntry, IssuedCertificate, RenewalEntry, Sighting,
-    SightingsEntry, WatchInboxRequest, enroll_response::Result as Answer, inbox_entry::Entry,
+    AgentFacts, AnswerInboxRequest, Denied, EnrollRequest, EnrollResponse, InboxEntry, IssuedCertificate, RenewalEntry,
+    Sighting, SightingsEntry, WatchInboxRequest, enroll_response::Result as Answer, inbox_entry::Entry,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -25,7 +25,8 @@ use serde_json::json;
 
 use super::{sighting, token};
 use crate::{
-    annotations::ENROLLED_BY, certificates::validity, context::Context, ledger::is_fenced, quantities::time, registry::RegistryError,
+    annotations::ENROLLED_BY, certificates::validity, context::Context, ledger::is_fenced, quantities::time,
+    registry::RegistryError,
 };
 
 /// Open EdgeEnrollments of devices that a namespace may have; further sightings wait for a later message.
@@ -57,7 +58,9 @@ pub async fn run(context: Arc<Context>, authority: Arc<CertificateAuthority>) ->
         match watch(&context, &authority).await {
             Ok(()) => {}
             Err(status) if is_fenced(&status) => return Err(RegistryError::Fenced(status.message().to_owned())),
-            Err(status) => tracing::warn!(code = %status.code(), message = status.message(), "the inbox is interrupted"),
+            Err(status) => {
+                tracing::warn!(code = %status.code(), message = status.message(), "the inbox is interrupted")
+            }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -137,13 +140,20 @@ fn denied(reason: &str, message: impl Into<String>) -> EnrollResponse {
     EnrollResponse { result: Some(Answer::Denied(Denied { reason: reason.to_owned(), message: message.into() })) }
 }
 
-async fn enroll(context: &Context, authority: &CertificateAuthority, request: &EnrollRequest) -> Result<EnrollResponse, InboxError> {
+async fn enroll(
+    context: &Context,
+    authority: &CertificateAuthority,
+    request: &EnrollRequest,
+) -> Result<EnrollResponse, InboxError> {
     let Ok(csr) = CertificateRequest::from_der(&request.csr) else {
         return Ok(denied("InvalidRequest", "the certificate request is malformed or not signed by its key"));
     };
     let hash = Digest::of(&request.token);
     let text = hash.to_string();
-    let found = context.stores.enrollments.find(|enrollment| enrollment.spec.token.as_ref().is_some_and(|token| token.sha256 == text));
+    let found = context
+        .stores
+        .enrollments
+        .find(|enrollment| enrollment.spec.token.as_ref().is_some_and(|token| token.sha256 == text));
     let Some(enrollment) = found else {
         // The gateway let it pass, so an invitation was there.
         return if context.registry.snapshot().invitation(&hash).is_some() {
@@ -181,11 +191,16 @@ async fn mark_used(context: &Context, enrollment: &EdgeEnrollment, name: &str) -
         "apiVersion": EdgeEnrollment::api_version(&()), "kind": EdgeEnrollment::kind(&()),
         "metadata": {"name": enrollment.name_any()}, "status": {"admitted": name}
     });
-    let marked = api.patch_status(&enrollment.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
+    let marked =
+        api.patch_status(&enrollment.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
     marked.map(drop)
 }
 
-async fn renew(context: &Context, authority: &CertificateAuthority, renewal: &RenewalEntry) -> Result<EnrollResponse, InboxError> {
+async fn renew(
+    context: &Context,
+    authority: &CertificateAuthority,
+    renewal: &RenewalEntry,
+) -> Result<EnrollResponse, InboxError> {
     let request = renewal.request.clone().unwrap_or_default();
     let Ok(csr) = CertificateRequest::from_der(&request.csr) else {
         return Ok(denied("InvalidRequest", "the certificate request is malformed or not signed by its key"));
@@ -227,7 +242,13 @@ async fn issue(
     Ok(EnrollResponse { result: Some(Answer::Issued(issued)) })
 }
 
-async fn remember(context: &Context, namespace: &str, name: &str, expires: Timestamp, facts: &AgentFacts) -> Result<(), kube::Error> {
+async fn remember(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    expires: Timestamp,
+    facts: &AgentFacts,
+) -> Result<(), kube::Error> {
     let api: Api<EdgeAgent> = Api::namespaced(context.client.clone(), namespace);
     let version: String = facts.version.chars().take(64).collect();
     let mut status = json!({"certificateExpires": time(expires)});
@@ -237,7 +258,8 @@ async fn remember(context: &Context, namespace: &str, name: &str, expires: Times
     let patch = json!({
         "apiVersion": EdgeAgent::api_version(&()), "kind": EdgeAgent::kind(&()), "metadata": {"name": name}, "status": status
     });
-    let remembered = api.patch_status(name, &PatchParams::apply(CERTIFICATE_MANAGER).force(), &Patch::Apply(patch)).await;
+    let remembered =
+        api.patch_status(name, &PatchParams::apply(CERTIFICATE_MANAGER).force(), &Patch::Apply(patch)).await;
     remembered.map(drop)
 }
 
@@ -263,8 +285,13 @@ async fn admit(context: &Context, agent: &AgentEntry, sighting: &Sighting) -> Re
         at: Timestamp(sighting.first_seen).min(context.clock.now()),
         topic: sighting.topic.clone(),
     };
-    let fleets: Vec<_> =
-        context.stores.fleets.state().into_iter().filter(|fleet| fleet.namespace().as_deref() == Some(&agent.namespace)).collect();
+    let fleets: Vec<_> = context
+        .stores
+        .fleets
+        .state()
+        .into_iter()
+        .filter(|fleet| fleet.namespace().as_deref() == Some(&agent.namespace))
+        .collect();
     let fleets: Vec<_> = fleets.iter().map(AsRef::as_ref).collect();
     match sighting::decide(&seen, agent, &fleets) {
         sighting::Decision::Admit(device) => create_device(context, *device).await,
@@ -278,9 +305,14 @@ async fn admit(context: &Context, agent: &AgentEntry, sighting: &Sighting) -> Re
 
 async fn ask(context: &Context, agent: &AgentEntry, enrollment: &EdgeEnrollment) -> Result<(), InboxError> {
     let all = context.stores.enrollments.state();
-    let open = all.iter().filter(|other| other.spec.request.is_some() && other.namespace().as_deref() == Some(&agent.namespace));
+    let open = all
+        .iter()
+        .filter(|other| other.spec.request.is_some() && other.namespace().as_deref() == Some(&agent.namespace));
     if open.count() >= MAX_REQUESTS {
-        tracing::warn!(namespace = agent.namespace, "{MAX_REQUESTS} devices wait for approval; further ones are not listed");
+        tracing::warn!(
+            namespace = agent.namespace,
+            "{MAX_REQUESTS} devices wait for approval; further ones are not listed"
+        );
         return Ok(());
     }
     create(context, enrollment).await.map(drop)
@@ -291,10 +323,9 @@ async fn create_device(context: &Context, device: EdgeDevice) -> Result<(), Inbo
         return Ok(());
     }
     let api: Api<EdgeDevice> = Api::namespaced(context.client.clone(), &device.namespace().unwrap_or_default());
-    let same = api
-        .get_opt(&device.name_any())
-        .await?
-        .is_some_and(|existing| (&existing.spec.agent, &existing.spec.serial) == (&device.spec.agent, &device.spec.serial));
+    let same = api.get_opt(&device.name_any()).await?.is_some_and(|existing| {
+        (&existing.spec.agent, &existing.spec.serial) == (&device.spec.agent, &device.spec.serial)
+    });
     if !same {
         // The name belongs to another agent's device.
         create(context, &sighting::renamed(device)).await?;
@@ -305,7 +336,11 @@ async fn create_device(context: &Context, device: EdgeDevice) -> Result<(), Inbo
 /// Creates `object`; false if one of that name is there.
 async fn create<K>(context: &Context, object: &K) -> Result<bool, InboxError>
 where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     match api.create(&PostParams::default(), object).await {

@@ -4,7 +4,7 @@ pub mod inbox;
 pub mod sighting;
 pub mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use depin_crds::EdgeEnrollment;
 use depin_domain::{
@@ -48,7 +48,9 @@ pub fn need(enrollment: &EdgeEnrollment, admitted: bool, now: Timestamp) -> Resu
     if let Some(token) = &enrollment.spec.token {
         let expires = timestamp(&token.expires_at);
         let digest = token.sha256.parse::<Digest>();
-        let token = digest.map_err(|_| Invalid::new("spec.token.sha256", "is no digest", "make it with kubectl depin token create"))?;
+        let token = digest.map_err(|_| {
+            Invalid::new("spec.token.sha256", "is no digest", "make it with kubectl depin token create")
+        })?;
         let gone = expires.plus(TOKEN_LINGER_MS);
         let namespace = enrollment.namespace().unwrap_or_default();
         return Ok(if now < expires {
@@ -129,6 +131,34 @@ async fn delete(context: &Context, enrollment: &EdgeEnrollment) -> Result<(), Re
     }
 }
 
+/// How often invitations are compared with their EdgeEnrollments.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Takes invitations back whose EdgeEnrollment was deleted. Absence is enough here: an invitation that is taken back in error comes again
+/// with the next look at its EdgeEnrollment, and none of them is worth anything but the chance to ask.
+pub async fn sweep(context: Arc<Context>) {
+    let mut absent_before = BTreeSet::new();
+    loop {
+        let enrollments = context.stores.enrollments.state();
+        let tokens: BTreeSet<_> =
+            enrollments.iter().filter_map(|object| Some(object.spec.token.as_ref()?.sha256.clone())).collect();
+        let registry = context.registry.snapshot();
+        let absent: BTreeSet<_> = registry
+            .invitations()
+            .map(|entry| entry.token)
+            .filter(|token| !tokens.contains(&token.to_string()))
+            .collect();
+        // Absent twice: the view may lag behind the registry for a moment.
+        for token in absent.intersection(&absent_before) {
+            if let Err(error) = context.registry.submit(Change::InvitationRemoved { token: *token }).await {
+                tracing::warn!(%error, "an invitation could not be taken back");
+            }
+        }
+        absent_before = absent;
+        tokio::time::sleep(SWEEP).await;
+    }
+}
+
 async fn update_status(
     context: &Context,
     enrollment: &EdgeEnrollment,
@@ -143,10 +173,15 @@ async fn update_status(
             Say::new("Ready", false, "Used", format!("admitted {}", used.unwrap_or_default()))
         }
         (Ok((Need::Invite(_), _)), Ok(())) => Say::new("Ready", true, "Admitting", "the token admits one agent"),
-        (Ok((Need::Ended, _)), Ok(())) => Say::new("Ready", false, "Expired", "the token admits nothing more; make another"),
-        (Ok((Need::Wait, _)), Ok(())) => {
-            Say::new("Ready", false, "AwaitingApproval", format!("kubectl depin approve {name}, or kubectl depin deny {name}"))
+        (Ok((Need::Ended, _)), Ok(())) => {
+            Say::new("Ready", false, "Expired", "the token admits nothing more; make another")
         }
+        (Ok((Need::Wait, _)), Ok(())) => Say::new(
+            "Ready",
+            false,
+            "AwaitingApproval",
+            format!("kubectl depin approve {name}, or kubectl depin deny {name}"),
+        ),
         (Ok((Need::Delete, _)) | Err(_), Ok(())) => return,
     };
     let status = enrollment.status.clone().unwrap_or_default();
@@ -175,7 +210,8 @@ mod tests {
     #[test]
     fn an_invitation_stands_until_its_end_and_is_kept_a_day_longer() {
         let digest = "ab".repeat(32);
-        let token = enrollment(&format!("token: {{sha256: {digest}, expiresAt: 2026-01-02T00:00:00Z, fleets: [homes]}}"));
+        let token =
+            enrollment(&format!("token: {{sha256: {digest}, expiresAt: 2026-01-02T00:00:00Z, fleets: [homes]}}"));
         let (needed, again) = need(&token, false, at("2026-01-01T12:00:00Z")).unwrap();
         assert!(matches!(needed, Need::Invite(entry) if entry.namespace == "town"));
         assert_eq!(again, at("2026-01-02T00:00:00Z"));
@@ -190,7 +226,8 @@ mod tests {
         assert_eq!(need(&request, true, at("2026-01-01T12:00:00Z")).unwrap().0, Need::Delete, "let in");
         assert_eq!(need(&request, false, at("2026-01-02T00:00:00Z")).unwrap().0, Need::Delete, "forgotten");
         let denied = Say::new("Denied", true, "ByPerson", "").over(&[], Some(1), Timestamp(0));
-        request.status = Some(depin_crds::EdgeEnrollmentStatus { conditions: denied.into_iter().collect(), ..Default::default() });
+        request.status =
+            Some(depin_crds::EdgeEnrollmentStatus { conditions: denied.into_iter().collect(), ..Default::default() });
         assert_eq!(need(&request, true, at("2026-01-01T12:00:00Z")).unwrap().0, Need::Wait, "a denial stays");
     }
 }

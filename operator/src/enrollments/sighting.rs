@@ -62,9 +62,12 @@ fn admits(fleet: &EdgeFleet, serial: &str) -> bool {
     match fleet.spec.enrollment.policy {
         EnrollmentPolicy::Manual => false,
         EnrollmentPolicy::Token => true,
-        EnrollmentPolicy::AllowList => {
-            fleet.spec.enrollment.serials.as_ref().is_some_and(|serials| serials.iter().any(|allowed| allowed == serial))
-        }
+        EnrollmentPolicy::AllowList => fleet
+            .spec
+            .enrollment
+            .serials
+            .as_ref()
+            .is_some_and(|serials| serials.iter().any(|allowed| allowed == serial)),
     }
 }
 
@@ -157,7 +160,12 @@ mod tests {
     }
 
     fn seen(serial: &str) -> Seen {
-        Seen { model: "meter".into(), serial: serial.into(), at: Timestamp(1_700_000_000_123), topic: "meters/m1/up".into() }
+        Seen {
+            model: "meter".into(),
+            serial: serial.into(),
+            at: Timestamp(1_700_000_000_123),
+            topic: "meters/m1/up".into(),
+        }
     }
 
     #[test]

@@ -82,7 +82,10 @@ pub fn decide(enrollment: &EdgeEnrollment, ask: &Ask, existing: Existing<'_>, no
     }
     let admitted = enrollment.status.as_ref().and_then(|status| status.admitted.as_deref());
     if let Some(admitted) = admitted {
-        return deny("TokenUsed", format!("the token has admitted {admitted}; a token admits one agent, once: make another"));
+        return deny(
+            "TokenUsed",
+            format!("the token has admitted {admitted}; a token admits one agent, once: make another"),
+        );
     }
     if timestamp(&invitation.expires_at) <= now {
         return deny("TokenExpired", "the token has expired; make another with kubectl depin token create");
@@ -106,7 +109,10 @@ fn key_of(agent: &EdgeAgent) -> Option<PublicKey> {
 fn known(agent: &EdgeAgent, ask: &Ask) -> Decision {
     match key_of(agent) {
         Some(key) if key == ask.key => Decision::Issue(agent.name_any()),
-        Some(_) => deny("NameTaken", "an EdgeAgent of this name has another key; choose another name, or delete that EdgeAgent first"),
+        Some(_) => deny(
+            "NameTaken",
+            "an EdgeAgent of this name has another key; choose another name, or delete that EdgeAgent first",
+        ),
         None => deny(
             "NoKey",
             "an EdgeAgent of this name exists without a key, and its spec is a person's; set spec.publicKey, or delete it and enroll again",
@@ -178,7 +184,9 @@ mod tests {
     fn the_invitations_name_wins_over_the_wish() {
         let mut named = invitation();
         named.spec.token.as_mut().unwrap().agent = Some("hall".into());
-        let Decision::Create(agent) = decide(&named, &ask(1), Existing::default(), Timestamp(0)) else { unreachable!() };
+        let Decision::Create(agent) = decide(&named, &ask(1), Existing::default(), Timestamp(0)) else {
+            unreachable!()
+        };
         assert_eq!(agent.name_any(), "hall");
     }
 

@@ -45,10 +45,19 @@ pub fn evaluate_lease(spec: Option<&LeaseSpec>, seen: &mut Option<Seen>, me: &st
         let renewed = LeaseSpec { renew_time: micro(now), lease_duration_seconds: Some(seconds()), ..spec.clone() };
         return Step::Renew(renewed);
     }
-    let looked =
-        Seen { holder: holder.map(str::to_owned), renewed: spec.renew_time.clone(), transitions: spec.lease_transitions, at: now };
+    let looked = Seen {
+        holder: holder.map(str::to_owned),
+        renewed: spec.renew_time.clone(),
+        transitions: spec.lease_transitions,
+        at: now,
+    };
     let first_seen = match seen {
-        Some(before) if (&before.holder, &before.renewed, before.transitions) == (&looked.holder, &looked.renewed, looked.transitions) => before.at,
+        Some(before)
+            if (&before.holder, &before.renewed, before.transitions)
+                == (&looked.holder, &looked.renewed, looked.transitions) =>
+        {
+            before.at
+        }
         _ => {
             *seen = Some(looked);
             now
@@ -100,7 +109,9 @@ mod tests {
         let mut seen = None;
         assert!(matches!(evaluate_lease(None, &mut seen, "a", Timestamp(0)), Step::Take(_)), "no Lease yet");
         let mine = held("a", 0);
-        let Step::Renew(renewed) = evaluate_lease(Some(&mine), &mut seen, "a", Timestamp(5_000)) else { unreachable!() };
+        let Step::Renew(renewed) = evaluate_lease(Some(&mine), &mut seen, "a", Timestamp(5_000)) else {
+            unreachable!()
+        };
         assert_eq!((renewed.renew_time, renewed.lease_transitions), (micro(Timestamp(5_000)), Some(0)));
         let other = held("b", 0);
         assert_eq!(evaluate_lease(Some(&other), &mut seen, "a", Timestamp(0)), Step::Wait, "first seen now");
@@ -137,12 +148,15 @@ mod tests {
                 seen: Option<Seen>,
                 leads_until: Option<i64>,
             }
-            let mut operators = [("a", depin_trials::below(random, 1_000_000)), ("b", depin_trials::below(random, 1_000_000))].map(|(name, skew)| Operator {
-                name,
-                skew: i64::try_from(skew).unwrap_or(0),
-                seen: None,
-                leads_until: None,
-            });
+            let mut operators =
+                [("a", depin_trials::below(random, 1_000_000)), ("b", depin_trials::below(random, 1_000_000))].map(
+                    |(name, skew)| Operator {
+                        name,
+                        skew: i64::try_from(skew).unwrap_or(0),
+                        seen: None,
+                        leads_until: None,
+                    },
+                );
             let mut stored: Option<LeaseSpec> = None;
             let mut now = 0_i64;
             for _ in 0..200 {
@@ -154,7 +168,8 @@ mod tests {
                 let operator = &mut operators[index];
                 // The write may be lost on its way: the operator then knows nothing and leads only as long as before.
                 let lost = depin_trials::one_in(random, 4);
-                let step = evaluate_lease(stored.as_ref(), &mut operator.seen, operator.name, Timestamp(now + operator.skew));
+                let step =
+                    evaluate_lease(stored.as_ref(), &mut operator.seen, operator.name, Timestamp(now + operator.skew));
                 if let (Step::Renew(spec) | Step::Take(spec), false) = (step, lost) {
                     stored = Some(spec);
                     operator.leads_until = Some(now + i64::try_from(GIVE_UP.as_millis()).unwrap_or(0));

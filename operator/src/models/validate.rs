@@ -2,7 +2,10 @@
 
 use depin_crds::{EdgeDeviceModel, model as spec};
 use depin_domain::{
-    model::{Attestation, Check, CheckScope, Codec, DeviceNaming, Field, Metric, MetricKind, Model, Source, TimestampField, TimestampFormat},
+    model::{
+        Attestation, Check, CheckScope, Codec, DeviceNaming, Field, Metric, MetricKind, Model, Source, TimestampField,
+        TimestampFormat,
+    },
     registry::{ModelEntry, Registry},
     time::Timestamp,
 };
@@ -18,10 +21,10 @@ use crate::{
 pub fn entry(resource: &EdgeDeviceModel, registry: &Registry, now: Timestamp) -> Result<ModelEntry, Invalid> {
     let name = resource.metadata.name.clone().unwrap_or_default();
     let model = model(&name, &resource.spec)?;
-    let digest = model
-        .digest()
-        .map_err(|error| Invalid::new("spec", error.to_string(), "use integers for all limits"))?;
-    let registered = registry.model_chain(&name).and_then(|chain| chain.newest()).filter(|newest| newest.digest == digest);
+    let digest =
+        model.digest().map_err(|error| Invalid::new("spec", error.to_string(), "use integers for all limits"))?;
+    let registered =
+        registry.model_chain(&name).and_then(|chain| chain.newest()).filter(|newest| newest.digest == digest);
     let effective_from = match (&resource.spec.effective_from, registered) {
         (Some(time), _) => timestamp(time),
         (None, Some(newest)) => newest.effective_from,
@@ -105,13 +108,17 @@ fn naming(path: &str, naming: &spec::DeviceNaming, topic: &str) -> Result<Device
                 let reason = format!("{topic:?} has no segment {index}");
                 return Err(Invalid::new(format!("{path}.topicSegment"), reason, "count the topic's segments from 0"));
             }
-            u32::try_from(index)
-                .map(DeviceNaming::TopicSegment)
-                .map_err(|_| Invalid::new(format!("{path}.topicSegment"), "negative", "count the topic's segments from 0"))
+            u32::try_from(index).map(DeviceNaming::TopicSegment).map_err(|_| {
+                Invalid::new(format!("{path}.topicSegment"), "negative", "count the topic's segments from 0")
+            })
         }
         (None, Some(place), None) => Ok(DeviceNaming::PayloadPath(place.clone())),
         (None, None, Some(serial)) => Ok(DeviceNaming::Constant(serial.clone())),
-        _ => Err(Invalid::new(path, "not exactly one way of naming", "set one of topicSegment, payloadPath and constant")),
+        _ => Err(Invalid::new(
+            path,
+            "not exactly one way of naming",
+            "set one of topicSegment, payloadPath and constant",
+        )),
     }
 }
 
@@ -124,17 +131,20 @@ fn timestamp_field(path: &str, field: &spec::TimestampField) -> Result<Timestamp
             TimestampFormat::Pattern { pattern: pattern.clone(), offset_minutes: field.offset_minutes.unwrap_or(0) }
         }
         (spec::TimestampFormat::Pattern, None) => {
-            return Err(Invalid::new(format!("{path}.timestamp.pattern"), "missing", "give the pattern, for example %Y-%m-%dT%H:%M:%S"));
+            return Err(Invalid::new(
+                format!("{path}.timestamp.pattern"),
+                "missing",
+                "give the pattern, for example %Y-%m-%dT%H:%M:%S",
+            ));
         }
     };
     Ok(TimestampField { path: field.path.clone(), format })
 }
 
 fn metric(path: &str, metric: &spec::Metric) -> Result<Metric, Invalid> {
-    let scale = u8::try_from(metric.scale)
-        .ok()
-        .filter(|scale| *scale <= 9)
-        .ok_or_else(|| Invalid::new(format!("{path}.scale"), format!("{} is not from 0 to 9", metric.scale), "keep at most 9 decimals"))?;
+    let scale = u8::try_from(metric.scale).ok().filter(|scale| *scale <= 9).ok_or_else(|| {
+        Invalid::new(format!("{path}.scale"), format!("{} is not from 0 to 9", metric.scale), "keep at most 9 decimals")
+    })?;
     let bound = |name: &str, text: &Option<String>| {
         text.as_ref().map(|text| scaled(&format!("{path}.{name}"), text, scale)).transpose()
     };

@@ -118,7 +118,10 @@ async fn tell_agent(
     let (reason, message) = if online {
         ("Connected", "has a stream to the gateway")
     } else {
-        ("Silent", "no stream to the gateway; check its uplink, power and log. Its devices are told of only after a long absence")
+        (
+            "Silent",
+            "no stream to the gateway; check its uplink, power and log. Its devices are told of only after a long absence",
+        )
     };
     let flipped = was == Some(!online);
     let told = flipped.then(|| Transition {
@@ -126,11 +129,14 @@ async fn tell_agent(
         reason: if online { "AgentBack" } else { "AgentLost" }.to_owned(),
         note: message.to_owned(),
     });
-    let version = known.and_then(|(_, presence)| presence.status.as_ref()).map(|status| status.version.chars().take(64).collect::<String>());
+    let version = known
+        .and_then(|(_, presence)| presence.status.as_ref())
+        .map(|status| status.version.chars().take(64).collect::<String>());
     let version = version.filter(|version| !version.is_empty()).or_else(|| status.version.clone());
     let registry = context.registry.snapshot();
     let devices = i64::try_from(registry.devices_of(&id).count()).unwrap_or(i64::MAX);
-    let condition = Say::new("Online", online, reason, message).over(&status.conditions, agent.metadata.generation, now);
+    let condition =
+        Say::new("Online", online, reason, message).over(&status.conditions, agent.metadata.generation, now);
     let wanted = status_value(None, json!({"version": version, "devices": devices}), &[condition]);
     context.status.wish(agent, agent.status.as_ref(), MANAGER, wanted, told).await;
     online
@@ -160,7 +166,9 @@ async fn tell_device(
     };
     let (reason, message) = match (online, agent_online) {
         (true, _) => ("Heard", "readings are accepted"),
-        (false, true) => ("Silent", "its agent is connected but brings no accepted reading; see kubectl depin status for rejections"),
+        (false, true) => {
+            ("Silent", "its agent is connected but brings no accepted reading; see kubectl depin status for rejections")
+        }
         (false, false) => ("AgentLost", "its agent has been gone for long"),
     };
     let condition = Say::new("Online", online, reason, message).over(conditions, device.metadata.generation, now);

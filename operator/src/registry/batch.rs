@@ -45,12 +45,19 @@ pub fn assemble(registry: &Registry, wanted: &[Change], now: Timestamp) -> (Vec<
 
 #[cfg(test)]
 mod tests {
-    use depin_domain::{ids::Digest, registry::{FleetEntry, InvitationEntry}};
+    use depin_domain::{
+        ids::Digest,
+        registry::{FleetEntry, InvitationEntry},
+    };
 
     use super::*;
 
     fn invitation(byte: u8) -> Change {
-        Change::Invitation(InvitationEntry { token: Digest([byte; 32]), namespace: "homes".into(), expires: Timestamp(9) })
+        Change::Invitation(InvitationEntry {
+            token: Digest([byte; 32]),
+            namespace: "homes".into(),
+            expires: Timestamp(9),
+        })
     }
 
     #[test]

@@ -19,7 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use batch::Outcome;
 
-use crate::{clock::Clock, ledger::{Ledger, is_fenced}};
+use crate::{
+    clock::Clock,
+    ledger::{Ledger, is_fenced},
+};
 
 /// Most changes of one write.
 const BATCH: usize = 1000;
@@ -169,7 +172,8 @@ impl RegistryWriter {
             return Ok(Some(outcomes));
         }
         let encoded = write.iter().map(canonical::to_vec).collect::<Result<Vec<_>, _>>();
-        let changes = encoded.map_err(|error| RegistryError::Unreadable { version: registry.version(), reason: error.to_string() })?;
+        let changes = encoded
+            .map_err(|error| RegistryError::Unreadable { version: registry.version(), reason: error.to_string() })?;
         let count = changes.len();
         let request = WriteRegistryRequest {
             writer: self.ledger.writer(),
@@ -195,7 +199,9 @@ async fn read(ledger: &Ledger, registry: &mut Registry) -> Result<(), RegistryEr
     let mut records = ledger.client().read_registry(request).await.map_err(failed)?.into_inner();
     while let Some(raw) = records.message().await.map_err(failed)? {
         let record = record(&raw)?;
-        registry.apply(record).map_err(|error| RegistryError::Unreadable { version: raw.version, reason: error.to_string() })?;
+        registry
+            .apply(record)
+            .map_err(|error| RegistryError::Unreadable { version: raw.version, reason: error.to_string() })?;
     }
     Ok(())
 }

@@ -38,7 +38,8 @@ pub fn decide(registered: &BTreeSet<String>, view: &View) -> Verdict {
     let bound = FEW.max(registered.len() * PERCENT / 100);
     // A list that lacks all that is registered proves nothing but that the list is empty.
     let credible = view.present.iter().any(|name| registered.contains(name)) && unseen.len() <= bound;
-    let (remove, keep) = if credible { (seen.union(&unseen).cloned().collect(), BTreeSet::new()) } else { (seen, unseen) };
+    let (remove, keep) =
+        if credible { (seen.union(&unseen).cloned().collect(), BTreeSet::new()) } else { (seen, unseen) };
     Verdict { remove, keep }
 }
 

@@ -2,12 +2,14 @@
 
 use depin_domain::{
     registry::{Record, Registry},
-    rewards::{EpochInput, EpochResult, Line, MaturedInput, ProgramSpec, ProgramState, assemble::Assembly, close_epoch},
+    rewards::{
+        EpochInput, EpochResult, Line, MaturedInput, ProgramSpec, ProgramState, assemble::Assembly, close_epoch,
+    },
     time::Timestamp,
 };
 use depin_proto::v1::{
-    EpochClose, EpochHeader, EpochLines, EpochState, ReadEpochRequest, ReadRegistryRequest, ReadStatisticsRequest, RecordEpochRequest,
-    RecordEpochResponse, epoch_page, record_epoch_request::Message,
+    EpochClose, EpochHeader, EpochLines, EpochState, ReadEpochRequest, ReadRegistryRequest, ReadStatisticsRequest,
+    RecordEpochRequest, RecordEpochResponse, epoch_page, record_epoch_request::Message,
 };
 
 use super::epochs::EpochError;
@@ -22,7 +24,12 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// When the ledger cannot be read, or what it says cannot be computed.
-pub async fn compute(ledger: &Ledger, at_hand: Registry, close: &EpochClose, state: ProgramState) -> Result<EpochResult, EpochError> {
+pub async fn compute(
+    ledger: &Ledger,
+    at_hand: Registry,
+    close: &EpochClose,
+    state: ProgramState,
+) -> Result<EpochResult, EpochError> {
     let registry = registry_at(ledger, at_hand, close.registry_version).await?;
     let number = close.window.as_ref().map_or(0, |window| window.number);
     let (spec, devices) = gather(ledger, &registry, close, number, number).await?;
@@ -40,7 +47,13 @@ pub async fn compute(ledger: &Ledger, at_hand: Registry, close: &EpochClose, sta
 
 type Devices = (ProgramSpec, Vec<depin_domain::rewards::DeviceInput>);
 
-async fn gather(ledger: &Ledger, registry: &Registry, close: &EpochClose, number: u64, of: u64) -> Result<Devices, EpochError> {
+async fn gather(
+    ledger: &Ledger,
+    registry: &Registry,
+    close: &EpochClose,
+    number: u64,
+    of: u64,
+) -> Result<Devices, EpochError> {
     let spec = ruling_spec(registry, &close.program, of)?;
     let mut assembly = Assembly::new(registry, &spec, of)?;
     let request = ReadStatisticsRequest { program: close.program.clone(), number, of_number: of };
@@ -80,7 +93,8 @@ async fn registry_at(ledger: &Ledger, at_hand: Registry, version: u64) -> Result
         if raw.version > version {
             break;
         }
-        let change = serde_json::from_slice(&raw.change).map_err(|source| EpochError::Record { version: raw.version, source })?;
+        let change = serde_json::from_slice(&raw.change)
+            .map_err(|source| EpochError::Record { version: raw.version, source })?;
         registry.apply(Record { version: raw.version, at: Timestamp(raw.at), change })?;
     }
     Ok(registry)
@@ -134,7 +148,11 @@ pub async fn record(ledger: &Ledger, result: &EpochResult) -> Result<RecordEpoch
         summary: summary.into(),
     };
     let mut messages = vec![Message::Header(header)];
-    messages.extend(lines.chunks(LINES).map(|lines| Message::Lines(EpochLines { lines: lines.iter().cloned().map(Into::into).collect() })));
+    messages.extend(
+        lines
+            .chunks(LINES)
+            .map(|lines| Message::Lines(EpochLines { lines: lines.iter().cloned().map(Into::into).collect() })),
+    );
     messages.extend(state.chunks(CHUNK).map(|chunk| Message::State(EpochState { chunk: chunk.to_vec().into() })));
     let requests = messages.into_iter().map(|message| RecordEpochRequest { message: Some(message) });
     let answer = ledger.client().record_epoch(futures::stream::iter(requests.collect::<Vec<_>>())).await;

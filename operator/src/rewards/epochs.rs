@@ -41,7 +41,9 @@ pub enum EpochError {
         number: u64,
     },
     /// A spec cannot be read.
-    #[error("the registered spec of {program} cannot be read: {source}; run the operator in at least the version that wrote it")]
+    #[error(
+        "the registered spec of {program} cannot be read: {source}; run the operator in at least the version that wrote it"
+    )]
     Spec {
         /// The program.
         program: String,
@@ -60,7 +62,9 @@ pub enum EpochError {
     #[error("registry: {0}")]
     OutOfTurn(#[from] depin_domain::registry::OutOfTurn),
     /// A recorded result cannot be read.
-    #[error("the recorded result of epoch {number} cannot be read: {source}; run the operator in at least the version that wrote it")]
+    #[error(
+        "the recorded result of epoch {number} cannot be read: {source}; run the operator in at least the version that wrote it"
+    )]
     Result {
         /// Which.
         number: u64,
@@ -119,7 +123,8 @@ pub async fn run(context: Arc<Context>) -> Result<(), RegistryError> {
     let mut cursors = HashMap::new();
     loop {
         let registry = context.registry.snapshot();
-        let programs: Vec<_> = registry.programs().filter(|(_, program)| !program.is_removed()).map(|(id, _)| id.clone()).collect();
+        let programs: Vec<_> =
+            registry.programs().filter(|(_, program)| !program.is_removed()).map(|(id, _)| id.clone()).collect();
         cursors.retain(|id, _| programs.contains(id));
         for id in programs {
             match advance(&context, &id, &mut cursors).await {
@@ -160,9 +165,18 @@ async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Curs
         let result = compute::compute(&context.ledger, registry, &close, cursor.state).await?;
         let recorded = compute::record(&context.ledger, &result).await?;
         context.metrics.epoch_recorded(id);
-        tracing::info!(program = id, number = cursor.next, root = result.summary.root, repeated = recorded.repeated, "epoch recorded");
+        tracing::info!(
+            program = id,
+            number = cursor.next,
+            root = result.summary.root,
+            repeated = recorded.repeated,
+            "epoch recorded"
+        );
         view::show(context, &close, &result.summary, &recorded.digest).await;
-        cursors.insert(id.to_owned(), Cursor { next: cursor.next.saturating_add(1), state: result.state, root: result.summary.root, open: None });
+        cursors.insert(
+            id.to_owned(),
+            Cursor { next: cursor.next.saturating_add(1), state: result.state, root: result.summary.root, open: None },
+        );
     }
 }
 
@@ -190,7 +204,8 @@ async fn find(context: &Context, registry: &Registry, id: &str) -> Result<Cursor
         return Ok(Cursor { next: number, state, root: None, open: newest.close });
     }
     let state = compute::state_after(&context.ledger, id, number).await?;
-    let summary: EpochSummary = serde_json::from_slice(&newest.summary).map_err(|source| EpochError::Result { number, source })?;
+    let summary: EpochSummary =
+        serde_json::from_slice(&newest.summary).map_err(|source| EpochError::Result { number, source })?;
     if let Some(close) = &newest.close {
         // The view of the newest may be missing after a crash between record and view.
         view::show(context, close, &summary, &newest.result_digest).await;

@@ -10,7 +10,9 @@ use depin_proto::v1;
 
 /// A statistic cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("statistic of device {device}, metric {metric:?}: {field} is malformed; the ledger is newer than this operator, or damaged")]
+#[error(
+    "statistic of device {device}, metric {metric:?}: {field} is malformed; the ledger is newer than this operator, or damaged"
+)]
 pub struct Malformed {
     device: String,
     metric: String,
@@ -22,7 +24,8 @@ pub struct Malformed {
 /// # Errors
 /// When a field is malformed.
 pub fn from_wire(raw: &v1::GrainStatistic) -> Result<(DeviceId, GrainStatistic), Malformed> {
-    let malformed = |field| Malformed { device: hex::encode(&raw.device_id), metric: raw.metric.chars().take(64).collect(), field };
+    let malformed =
+        |field| Malformed { device: hex::encode(&raw.device_id), metric: raw.metric.chars().take(64).collect(), field };
     let number = |field: &'static str, text: &str| text.parse::<i128>().map_err(|_| malformed(field));
     let device = DeviceId::from_slice(&raw.device_id).ok_or_else(|| malformed("device_id"))?;
     let statistic = GrainStatistic {

@@ -6,9 +6,7 @@ use depin_domain::{
     registry::{ProgramEntry, Registry},
     rewards::{
         Account, Amount, Program, ProgramSpec,
-        spec::{
-            Aggregate, Emission, EpochGrid, Feature, Gate, Late, Limit, Recipient, Split, SplitPart, Stake, Token,
-        },
+        spec::{Aggregate, Emission, EpochGrid, Feature, Gate, Late, Limit, Recipient, Split, SplitPart, Stake, Token},
         validate::faults_with_model,
     },
     time::Timestamp,
@@ -69,7 +67,8 @@ fn check_fleets(spec: &ProgramSpec, registry: &Registry) -> Result<(), NotReady>
     let mut faults = Vec::new();
     for id in &spec.fleets {
         let waiting = |target: String| NotReady::Waiting { field: "spec.fleets".to_owned(), target };
-        let fleet = registry.fleet(id).and_then(|fleet| fleet.current()).ok_or_else(|| waiting(format!("EdgeFleet {id}")))?;
+        let fleet =
+            registry.fleet(id).and_then(|fleet| fleet.current()).ok_or_else(|| waiting(format!("EdgeFleet {id}")))?;
         let model = registry
             .model_chain(&fleet.model)
             .and_then(|chain| chain.newest())
@@ -83,7 +82,10 @@ fn check_fleets(spec: &ProgramSpec, registry: &Registry) -> Result<(), NotReady>
 pub fn program_spec(namespace: &str, spec: &spec::RewardProgramSpec) -> Result<ProgramSpec, Invalid> {
     Ok(ProgramSpec {
         fleets: spec.fleets.iter().map(|fleet| fleets::id(namespace, fleet)).collect(),
-        token: Token { symbol: spec.token.symbol.clone(), decimals: narrow("spec.token.decimals", spec.token.decimals.into())? },
+        token: Token {
+            symbol: spec.token.symbol.clone(),
+            decimals: narrow("spec.token.decimals", spec.token.decimals.into())?,
+        },
         chain: spec.chain.clone(),
         epoch: EpochGrid {
             length_ms: duration_ms("spec.epoch.length", &spec.epoch.length)?,
@@ -111,16 +113,22 @@ pub fn program_spec(namespace: &str, spec: &spec::RewardProgramSpec) -> Result<P
 }
 
 fn narrow<T: TryFrom<i64>>(field: &str, number: i64) -> Result<T, Invalid> {
-    T::try_from(number).map_err(|_| Invalid::new(field, format!("{number} is out of range"), "use a number within the schema's bounds"))
+    T::try_from(number).map_err(|_| {
+        Invalid::new(field, format!("{number} is out of range"), "use a number within the schema's bounds")
+    })
 }
 
 fn amount(field: &str, text: &str) -> Result<Amount, Invalid> {
-    text.parse().map_err(|_| Invalid::new(field, format!("{text:?} is not an amount"), "write the amount in the token's smallest unit"))
+    text.parse().map_err(|_| {
+        Invalid::new(field, format!("{text:?} is not an amount"), "write the amount in the token's smallest unit")
+    })
 }
 
 fn emission(emission: &spec::Emission) -> Result<Emission, Invalid> {
     match (&emission.fixed, &emission.halving, &emission.decay) {
-        (Some(fixed), None, None) => Ok(Emission::Fixed { amount: amount("spec.emission.fixed.amount", &fixed.amount)? }),
+        (Some(fixed), None, None) => {
+            Ok(Emission::Fixed { amount: amount("spec.emission.fixed.amount", &fixed.amount)? })
+        }
         (None, Some(halving), None) => Ok(Emission::Halving {
             amount: amount("spec.emission.halving.amount", &halving.amount)?,
             every_epochs: narrow("spec.emission.halving.everyEpochs", halving.every_epochs)?,
@@ -151,9 +159,13 @@ fn split(split: &spec::Split) -> Result<Split, Invalid> {
 }
 
 fn parse_account(field: &str, text: &str) -> Result<Account, Invalid> {
-    text.to_ascii_lowercase()
-        .parse()
-        .map_err(|_| Invalid::new(format!("{field}.account"), format!("{text:?} is not an account"), "use 0x and 40 hexadecimal digits"))
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        Invalid::new(
+            format!("{field}.account"),
+            format!("{text:?} is not an account"),
+            "use 0x and 40 hexadecimal digits",
+        )
+    })
 }
 
 fn feature(feature: &spec::Feature) -> Feature {
@@ -185,7 +197,9 @@ fn limit((index, limit): (usize, &spec::Limit)) -> Result<Limit, Invalid> {
             capacity: narrow(&field, hex.capacity)?,
             by: hex.by.clone(),
         }),
-        (None, Some(distance)) => Ok(Limit::MinimumDistance { metres: narrow(&field, distance.metres)?, by: distance.by.clone() }),
+        (None, Some(distance)) => {
+            Ok(Limit::MinimumDistance { metres: narrow(&field, distance.metres)?, by: distance.by.clone() })
+        }
         _ => Err(Invalid::new(field, "not exactly one kind", "set one of hexCapacity and minimumDistance")),
     }
 }

@@ -41,7 +41,14 @@ pub struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{} by {}", self.kind.kind, self.namespace.as_deref().unwrap_or_default(), self.name, self.manager)
+        write!(
+            f,
+            "{} {}/{} by {}",
+            self.kind.kind,
+            self.namespace.as_deref().unwrap_or_default(),
+            self.name,
+            self.manager
+        )
     }
 }
 
@@ -112,9 +119,9 @@ pub fn says(actual: &Value, wanted: &Value) -> bool {
         (Value::Object(actual), Value::Object(wanted)) => {
             wanted.iter().all(|(name, value)| actual.get(name).is_some_and(|actual| says(actual, value)))
         }
-        (Value::Array(actual), Value::Array(wanted)) if wanted.iter().all(|item| item.get("type").is_some()) => {
-            wanted.iter().all(|item| actual.iter().any(|other| other.get("type") == item.get("type") && says(other, item)))
-        }
+        (Value::Array(actual), Value::Array(wanted)) if wanted.iter().all(|item| item.get("type").is_some()) => wanted
+            .iter()
+            .all(|item| actual.iter().any(|other| other.get("type") == item.get("type") && says(other, item))),
         (actual, wanted) => actual == wanted,
     }
 }
@@ -137,12 +144,19 @@ impl StatusHandle {
     }
 
     /// Wishes that `object` had `status` (what it has now decides whether anything is to do).
-    pub async fn wish<K, S>(&self, object: &K, actual: Option<&S>, manager: &'static str, status: Value, transition: Option<Transition>)
-    where
+    pub async fn wish<K, S>(
+        &self,
+        object: &K,
+        actual: Option<&S>,
+        manager: &'static str,
+        status: Value,
+        transition: Option<Transition>,
+    ) where
         K: Resource<DynamicType = ()>,
         S: Serialize,
     {
-        let said = actual.and_then(|actual| serde_json::to_value(actual).ok()).is_some_and(|actual| says(&actual, &status));
+        let said =
+            actual.and_then(|actual| serde_json::to_value(actual).ok()).is_some_and(|actual| says(&actual, &status));
         let mut queue = self.0.queue.lock().await;
         if said {
             queue.cancel(&key(object, manager));
@@ -245,8 +259,8 @@ async fn tell(recorder: &Recorder, transition: &Transition, reference: &ObjectRe
 
 #[cfg(test)]
 mod tests {
-    use depin_crds::{EdgeFleet, EdgeFleetSpec, fleet::ModelRef};
     use depin_crds::fleet::Enrollment;
+    use depin_crds::{EdgeFleet, EdgeFleetSpec, fleet::ModelRef};
 
     use super::*;
 

@@ -86,7 +86,8 @@ impl Budget {
     pub fn take(&mut self, now: i64) -> Result<(), i64> {
         let passed = now.saturating_sub(self.at).max(0);
         self.at = self.at.max(now);
-        self.tokens = self.tokens.saturating_add(passed.saturating_mul(self.per_second)).min(self.burst.saturating_mul(1000));
+        self.tokens =
+            self.tokens.saturating_add(passed.saturating_mul(self.per_second)).min(self.burst.saturating_mul(1000));
         if self.tokens >= 1000 {
             self.tokens -= 1000;
             return Ok(());

@@ -12,11 +12,12 @@ use depin_domain::{
     time::Timestamp,
 };
 use depin_proto::v1::{
-    self, AcquireWriterRequest, AnswerInboxRequest, AnswerInboxResponse, CloseEpochRequest, EpochClose, EpochEntry, EpochLines, EpochPage,
-    EpochState, EpochWindow, FileChunk, GetInfoRequest, GrainStatistic, InboxEntry, LedgerInfo, ListEpochsRequest, ListEpochsResponse,
-    PresencePage, ProofRecord, ReadEpochRequest, ReadExportRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest,
-    ReadStatisticsRequest, RecordEpochRequest, RecordEpochResponse, RegistryRecord, StatisticsPage, WatchInboxRequest,
-    WriteRegistryRequest, WriteRegistryResponse, WriterToken, epoch_page, inbox_entry,
+    self, AcquireWriterRequest, AnswerInboxRequest, AnswerInboxResponse, CloseEpochRequest, EpochClose, EpochEntry,
+    EpochLines, EpochPage, EpochState, EpochWindow, FileChunk, GetInfoRequest, GrainStatistic, InboxEntry, LedgerInfo,
+    ListEpochsRequest, ListEpochsResponse, PresencePage, ProofRecord, ReadEpochRequest, ReadExportRequest,
+    ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, ReadStatisticsRequest, RecordEpochRequest,
+    RecordEpochResponse, RegistryRecord, StatisticsPage, WatchInboxRequest, WriteRegistryRequest,
+    WriteRegistryResponse, WriterToken, epoch_page, inbox_entry,
     ledger_server::{Ledger, LedgerServer},
     record_epoch_request,
 };
@@ -35,6 +36,7 @@ struct State {
     epochs: BTreeMap<(String, u64), Epoch>,
     statistics: Vec<GrainStatistic>,
     presence: PresencePage,
+    refuse_records: u32,
 }
 
 #[derive(Clone, Default)]
@@ -64,7 +66,11 @@ impl FakeLedger {
         let address = listener.local_addr().unwrap();
         let service = LedgerServer::new(ledger.clone());
         tokio::spawn(async move {
-            tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
         });
         (ledger, address)
     }
@@ -89,7 +95,14 @@ impl FakeLedger {
     /// Puts an entry into the inbox.
     pub(crate) fn post(&self, entry: inbox_entry::Entry) -> u64 {
         let mut state = self.state();
-        let id = state.inbox.keys().next_back().copied().unwrap_or(0).max(state.answers.keys().next_back().copied().unwrap_or(0)) + 1;
+        let id = state
+            .inbox
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or(0)
+            .max(state.answers.keys().next_back().copied().unwrap_or(0))
+            + 1;
         state.inbox.insert(id, InboxEntry { id, received_at: now(), entry: Some(entry) });
         drop(state);
         self.inbox.send_replace(id);
@@ -102,6 +115,11 @@ impl FakeLedger {
 
     pub(crate) fn set_statistics(&self, statistics: Vec<GrainStatistic>) {
         self.state().statistics = statistics;
+    }
+
+    /// The next `count` results are not taken, as if the operator had died before it handed them in.
+    pub(crate) fn refuse_records(&self, count: u32) {
+        self.state().refuse_records = count;
     }
 
     pub(crate) fn set_presence(&self, presence: PresencePage) {
@@ -139,7 +157,12 @@ fn list<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
 impl Ledger for FakeLedger {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<LedgerInfo>, Status> {
         let state = self.state();
-        let info = LedgerInfo { incarnation: 1, registry_version: state.registry.version(), writer_token: state.writer, ..Default::default() };
+        let info = LedgerInfo {
+            incarnation: 1,
+            registry_version: state.registry.version(),
+            writer_token: state.writer,
+            ..Default::default()
+        };
         Ok(Response::new(info))
     }
 
@@ -149,7 +172,10 @@ impl Ledger for FakeLedger {
         Ok(Response::new(WriterToken { incarnation: 1, token: state.writer }))
     }
 
-    async fn write_registry(&self, request: Request<WriteRegistryRequest>) -> Result<Response<WriteRegistryResponse>, Status> {
+    async fn write_registry(
+        &self,
+        request: Request<WriteRegistryRequest>,
+    ) -> Result<Response<WriteRegistryResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state();
         state.check_writer(request.writer)?;
@@ -159,7 +185,8 @@ impl Ledger for FakeLedger {
         let mut ahead = state.registry.clone();
         let mut records = Vec::new();
         for bytes in request.changes {
-            let change: Change = serde_json::from_slice(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let change: Change =
+                serde_json::from_slice(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
             ahead.check(&change).map_err(|error| Status::invalid_argument(error.to_string()))?;
             let (version, at) = (ahead.version() + 1, now());
             ahead.apply(Record { version, at: Timestamp(at), change }).unwrap();
@@ -172,7 +199,10 @@ impl Ledger for FakeLedger {
     }
 
     type ReadRegistryStream = Answers<RegistryRecord>;
-    async fn read_registry(&self, request: Request<ReadRegistryRequest>) -> Result<Response<Self::ReadRegistryStream>, Status> {
+    async fn read_registry(
+        &self,
+        request: Request<ReadRegistryRequest>,
+    ) -> Result<Response<Self::ReadRegistryStream>, Status> {
         let request = request.into_inner();
         let until = if request.until_version == 0 { u64::MAX } else { request.until_version };
         let wanted = |record: &&RegistryRecord| record.version > request.after_version && record.version <= until;
@@ -192,7 +222,10 @@ impl Ledger for FakeLedger {
         Ok(Response::new(Box::pin(futures::StreamExt::flatten(entries).map(Ok))))
     }
 
-    async fn answer_inbox(&self, request: Request<AnswerInboxRequest>) -> Result<Response<AnswerInboxResponse>, Status> {
+    async fn answer_inbox(
+        &self,
+        request: Request<AnswerInboxRequest>,
+    ) -> Result<Response<AnswerInboxResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state();
         state.check_writer(request.writer)?;
@@ -217,22 +250,33 @@ impl Ledger for FakeLedger {
             matured: request.matured,
             writer_token: state.writer,
         };
-        let epoch = state.epochs.entry((request.program, request.number)).or_insert_with(|| Epoch { close, ..Epoch::default() });
+        let epoch = state
+            .epochs
+            .entry((request.program, request.number))
+            .or_insert_with(|| Epoch { close, ..Epoch::default() });
         Ok(Response::new(epoch.close.clone()))
     }
 
     type ReadStatisticsStream = Answers<StatisticsPage>;
-    async fn read_statistics(&self, _: Request<ReadStatisticsRequest>) -> Result<Response<Self::ReadStatisticsStream>, Status> {
+    async fn read_statistics(
+        &self,
+        _: Request<ReadStatisticsRequest>,
+    ) -> Result<Response<Self::ReadStatisticsStream>, Status> {
         Ok(list(vec![StatisticsPage { statistics: self.state().statistics.clone() }]))
     }
 
-    async fn record_epoch(&self, request: Request<Streaming<RecordEpochRequest>>) -> Result<Response<RecordEpochResponse>, Status> {
+    async fn record_epoch(
+        &self,
+        request: Request<Streaming<RecordEpochRequest>>,
+    ) -> Result<Response<RecordEpochResponse>, Status> {
         let mut messages = request.into_inner();
         let (mut header, mut lines, mut result) = (None, Vec::new(), Vec::new());
         while let Some(message) = messages.next().await {
             match message?.message {
                 Some(record_epoch_request::Message::Header(told)) => header = Some(told),
-                Some(record_epoch_request::Message::Lines(told)) => lines.extend(told.lines.iter().map(|line| line.to_vec())),
+                Some(record_epoch_request::Message::Lines(told)) => {
+                    lines.extend(told.lines.iter().map(|line| line.to_vec()))
+                }
                 Some(record_epoch_request::Message::State(told)) => result.extend_from_slice(&told.chunk),
                 None => {}
             }
@@ -240,7 +284,12 @@ impl Ledger for FakeLedger {
         let header = header.ok_or_else(|| Status::invalid_argument("no header"))?;
         let mut state = self.state();
         state.check_writer(header.writer)?;
-        let epoch = state.epochs.get_mut(&(header.program, header.number)).ok_or_else(|| Status::not_found("not closed"))?;
+        if state.refuse_records > 0 {
+            state.refuse_records -= 1;
+            return Err(Status::unavailable("interrupted"));
+        }
+        let epoch =
+            state.epochs.get_mut(&(header.program, header.number)).ok_or_else(|| Status::not_found("not closed"))?;
         let repeated = !epoch.summary.is_empty();
         if repeated && epoch.summary != header.summary {
             return Err(Status::already_exists("another result stands"));
@@ -262,10 +311,13 @@ impl Ledger for FakeLedger {
     async fn read_epoch(&self, request: Request<ReadEpochRequest>) -> Result<Response<Self::ReadEpochStream>, Status> {
         let request = request.into_inner();
         let state = self.state();
-        let epoch = state.epochs.get(&(request.program, request.number)).ok_or_else(|| Status::not_found("no such epoch"))?;
+        let epoch =
+            state.epochs.get(&(request.program, request.number)).ok_or_else(|| Status::not_found("no such epoch"))?;
         let mut pages = vec![epoch_page::Message::Entry(entry(epoch))];
         if request.lines {
-            pages.push(epoch_page::Message::Lines(EpochLines { lines: epoch.lines.iter().cloned().map(Into::into).collect() }));
+            pages.push(epoch_page::Message::Lines(EpochLines {
+                lines: epoch.lines.iter().cloned().map(Into::into).collect(),
+            }));
         }
         if request.state {
             pages.push(epoch_page::Message::State(EpochState { chunk: epoch.state.clone().into() }));
@@ -284,11 +336,18 @@ impl Ledger for FakeLedger {
     }
 
     type ReadPresenceStream = Answers<PresencePage>;
-    async fn read_presence(&self, _: Request<ReadPresenceRequest>) -> Result<Response<Self::ReadPresenceStream>, Status> {
+    async fn read_presence(
+        &self,
+        _: Request<ReadPresenceRequest>,
+    ) -> Result<Response<Self::ReadPresenceStream>, Status> {
         Ok(list(vec![self.state().presence.clone()]))
     }
 }
 
 fn entry(epoch: &Epoch) -> EpochEntry {
-    EpochEntry { close: Some(epoch.close.clone()), summary: epoch.summary.clone().into(), result_digest: vec![1; 32].into() }
+    EpochEntry {
+        close: Some(epoch.close.clone()),
+        summary: epoch.summary.clone().into(),
+        result_digest: vec![1; 32].into(),
+    }
 }
