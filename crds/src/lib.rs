@@ -4,6 +4,7 @@
 //! CEL. What only a look at other objects can tell is left to the operator, which says it in the condition `Ready`.
 //! No schema holds a floating-point number; amounts, limits and coordinates are decimal text.
 
+#![allow(clippy::duplicated_attributes, reason = "each printer column names its fields anew")]
 #![allow(
     unreachable_pub,
     reason = "the KubeSchema derive repeats each type inside a function, where `pub` reaches nobody"

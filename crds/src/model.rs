@@ -19,7 +19,6 @@ use crate::{Condition, Time};
     derive = "PartialEq",
     cel,
     doc = "A kind of device: how its messages become readings, and which readings are plausible.",
-    printcolumn(name = "Metrics", type_ = "string", json_path = ".spec.metrics[*].name"),
     printcolumn(name = "Cadence", type_ = "string", json_path = ".spec.cadence"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),

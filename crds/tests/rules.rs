@@ -1,5 +1,7 @@
 //! Every CEL rule with a case that passes and a case that fails.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+
 use depin_crds::{EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardEpoch, RewardProgram};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};

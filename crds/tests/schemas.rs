@@ -1,5 +1,7 @@
 //! The generated definitions: committed text, and what must hold of every schema.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+
 use std::{fs, path::Path};
 
 use depin_crds::yaml;

@@ -223,6 +223,7 @@ async fn decide(
         closed = rewards::epochs::run(Arc::clone(context)) => closed.map_err(Into::into),
         () = evidence::run(Arc::clone(context)) => Err(OperatorError::Ended("the watch of deletions")),
         () = presence::run(Arc::clone(context), thresholds(&life.options)) => Err(OperatorError::Ended("presence")),
+        () = enrollments::sweep(Arc::clone(context)) => Err(OperatorError::Ended("the sweep of invitations")),
         () = fleets::rollup::run(Arc::clone(context)) => Err(OperatorError::Ended("the roll-up")),
     }
 }

@@ -204,6 +204,11 @@ impl Registry {
         self.invitations.get(token)
     }
 
+    /// All invitations in order of their tokens' hashes, expired ones too.
+    pub fn invitations(&self) -> impl Iterator<Item = &Arc<InvitationEntry>> {
+        self.invitations.iter().map(|(_, invitation)| invitation)
+    }
+
     /// Name of the model that the device's fleet had at `at`.
     #[must_use]
     pub fn model_name_at(&self, device: &DeviceEntry, at: Timestamp) -> Option<&str> {

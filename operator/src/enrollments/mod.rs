@@ -4,7 +4,7 @@ pub mod inbox;
 pub mod sighting;
 pub mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use depin_crds::EdgeEnrollment;
 use depin_domain::{
@@ -128,6 +128,34 @@ async fn delete(context: &Context, enrollment: &EdgeEnrollment) -> Result<(), Re
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// How often invitations are compared with their EdgeEnrollments.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Takes invitations back whose EdgeEnrollment was deleted. Absence is enough here: an invitation that is taken back in error comes again
+/// with the next look at its EdgeEnrollment, and none of them is worth anything but the chance to ask.
+pub async fn sweep(context: Arc<Context>) {
+    let mut absent_before = BTreeSet::new();
+    loop {
+        let enrollments = context.stores.enrollments.state();
+        let tokens: BTreeSet<_> =
+            enrollments.iter().filter_map(|object| Some(object.spec.token.as_ref()?.sha256.clone())).collect();
+        let registry = context.registry.snapshot();
+        let absent: BTreeSet<_> = registry
+            .invitations()
+            .map(|entry| entry.token)
+            .filter(|token| !tokens.contains(&token.to_string()))
+            .collect();
+        // Absent twice: the view may lag behind the registry for a moment.
+        for token in absent.intersection(&absent_before) {
+            if let Err(error) = context.registry.submit(Change::InvitationRemoved { token: *token }).await {
+                tracing::warn!(%error, "an invitation could not be taken back");
+            }
+        }
+        absent_before = absent;
+        tokio::time::sleep(SWEEP).await;
     }
 }
 

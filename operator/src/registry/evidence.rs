@@ -113,10 +113,15 @@ struct Known {
     listing: BTreeSet<String>,
     /// A whole list was read.
     complete: bool,
+    /// Something was told since the last look.
+    news: bool,
+    /// The registry's version at the last look.
+    looked_at: u64,
 }
 
 impl Known {
     fn hear<K: Resource<DynamicType = ()>>(&mut self, event: watcher::Event<PartialObjectMeta<K>>) {
+        self.news = true;
         match event {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(object) => {
@@ -172,11 +177,16 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let registry = context.registry.snapshot();
+    if !known.news && known.looked_at == registry.version() {
+        return;
+    }
     let registered = (kind.registered)(&registry);
     known.view.deleted.retain(|name| registered.contains(name));
     let verdict = decide(&registered, &known.view);
     context.metrics.set_removals_held(kind.name, verdict.keep.len());
     if verdict.remove.is_empty() {
+        // What is to do is done: the next look needs a reason.
+        (known.news, known.looked_at) = (false, registry.version());
         return;
     }
     if needs_confirmation(registered.len(), verdict.remove.len()) {

@@ -110,10 +110,11 @@ pub async fn show_progress(context: &Context, id: &str, newest: Option<u64>, roo
     let Some(object) = context.stores.programs.get(&ObjectRef::new(program).within(namespace)) else { return };
     let epoch = newest.and_then(|number| i64::try_from(number).ok());
     let shown = object.status.as_ref().and_then(|status| status.epoch);
-    let told = newest.filter(|_| shown != epoch).map(|number| Transition {
+    // The same text each time: Events of one reason are one series, which shows its first text.
+    let told = newest.filter(|_| shown != epoch).map(|_| Transition {
         warning: false,
         reason: "EpochRecorded".to_owned(),
-        note: format!("epoch {number} recorded, root {}", root.unwrap_or("none: nobody can claim anything yet")),
+        note: "an epoch was recorded; see kubectl get rewardepochs".to_owned(),
     });
     let wanted = progress(epoch, root, window);
     context.status.wish(object.as_ref(), object.status.as_ref(), MANAGER, wanted, told).await;

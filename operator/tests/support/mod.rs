@@ -36,6 +36,7 @@ struct State {
     epochs: BTreeMap<(String, u64), Epoch>,
     statistics: Vec<GrainStatistic>,
     presence: PresencePage,
+    refuse_records: u32,
 }
 
 #[derive(Clone, Default)]
@@ -114,6 +115,11 @@ impl FakeLedger {
 
     pub(crate) fn set_statistics(&self, statistics: Vec<GrainStatistic>) {
         self.state().statistics = statistics;
+    }
+
+    /// The next `count` results are not taken, as if the operator had died before it handed them in.
+    pub(crate) fn refuse_records(&self, count: u32) {
+        self.state().refuse_records = count;
     }
 
     pub(crate) fn set_presence(&self, presence: PresencePage) {
@@ -278,6 +284,10 @@ impl Ledger for FakeLedger {
         let header = header.ok_or_else(|| Status::invalid_argument("no header"))?;
         let mut state = self.state();
         state.check_writer(header.writer)?;
+        if state.refuse_records > 0 {
+            state.refuse_records -= 1;
+            return Err(Status::unavailable("interrupted"));
+        }
         let epoch =
             state.epochs.get_mut(&(header.program, header.number)).ok_or_else(|| Status::not_found("not closed"))?;
         let repeated = !epoch.summary.is_empty();
