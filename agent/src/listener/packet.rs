@@ -120,6 +120,10 @@ impl<'a> Reader<'a> {
         Ok(std::mem::replace(&mut self.at, end)..end)
     }
 
+    fn skip(&mut self, length: usize) -> Result<()> {
+        self.range(length).map(|_| ())
+    }
+
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let range = self.range(length)?;
         self.bytes.get(range).ok_or(PacketError::Malformed("a field is longer than the packet"))
@@ -153,12 +157,16 @@ impl<'a> Reader<'a> {
         let mut alias = 0;
         while properties.at < properties.end {
             match properties.varint()? {
-                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => drop(properties.range(1)?),
-                0x13 | 0x21 | 0x22 => drop(properties.range(2)?),
+                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => properties.skip(1)?,
+                0x13 | 0x21 | 0x22 => properties.skip(2)?,
                 0x23 => alias = properties.u16().and_then(nonzero)?,
-                0x02 | 0x11 | 0x18 | 0x27 => drop(properties.range(4)?),
-                0x0b => drop(properties.varint()?),
-                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => drop(properties.prefixed()?),
+                0x02 | 0x11 | 0x18 | 0x27 => properties.skip(4)?,
+                0x0b => {
+                    properties.varint()?;
+                }
+                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {
+                    properties.prefixed()?;
+                }
                 0x26 => {
                     properties.prefixed()?;
                     properties.prefixed()?;

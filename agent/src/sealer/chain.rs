@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(sends(&disk(5, 3..=5, 3), head(2, 3)), [4, 5]);
         // The ledger judged 4 but its receipt was lost: it is sent again unchanged and answered as repeated.
         assert_eq!(sends(&disk(5, 4..=5, 3), head(2, 4)), [4, 5]);
-        assert_eq!(sends(&disk(5, 6..=5, 5), head(2, 5)), [0; 0]);
+        assert_eq!(sends(&disk(5, 5..=5, 5), head(2, 5)), [0; 0]);
         assert_eq!(
             sends(&disk(2, 1..=2, 0), head(1, 9)),
             [1, 2],

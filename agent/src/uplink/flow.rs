@@ -113,7 +113,7 @@ impl Flow {
     }
 
     /// The next proof that may be sent.
-    pub fn next(&mut self) -> Option<Place> {
+    pub fn next_to_send(&mut self) -> Option<Place> {
         let window = self.window?;
         let place = *self.queue.front()?;
         let fits = self.unanswered.len() < window.proofs && self.bytes() + place.bytes <= window.bytes;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn sent(flow: &mut Flow) -> Vec<u64> {
-        std::iter::from_fn(|| flow.next()).map(|place| place.sequence).collect()
+        std::iter::from_fn(|| flow.next_to_send()).map(|place| place.sequence).collect()
     }
 
     fn say(flow: &mut Flow, sequence: u64, said: Said) -> Step {
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn no_more_than_the_window_is_unanswered() {
         let mut flow = Flow::default();
-        assert!(!flow.hungry() && flow.next().is_none(), "nothing before the chain is open");
+        assert!(!flow.hungry() && flow.next_to_send().is_none(), "nothing before the chain is open");
         flow.open(Some(Window { proofs: 2, bytes: 1_000 }), (1..=4).map(place));
         assert_eq!(sent(&mut flow), [1, 2]);
         assert_eq!(say(&mut flow, 1, Said::Judged), Step::Receipt(place(1)));

@@ -37,6 +37,10 @@ const TICK: Duration = Duration::from_millis(50);
 const TIDY: Duration = Duration::from_secs(5);
 /// Proofs in one message.
 const BATCH_PROOFS: usize = 16;
+/// A message is closed once it has this many bytes: with one more proof it still is what every gateway takes.
+const BATCH_BYTES: u64 = 1 << 20;
+/// However much the gateway allows: what is under way is in memory too, on a small box.
+const OWN_WINDOW: Window = Window { proofs: 64, bytes: 4 << 20 };
 /// Window until the gateway tells one.
 const FIRST_WINDOW: Window = Window { proofs: 8, bytes: 4 << 20 };
 
@@ -339,8 +343,10 @@ impl Session<'_> {
         }
         loop {
             let mut batch = Vec::new();
-            while batch.len() < BATCH_PROOFS {
-                let Some(place) = self.flow.next() else { break };
+            let mut bytes = 0;
+            while batch.len() < BATCH_PROOFS && bytes < BATCH_BYTES {
+                let Some(place) = self.flow.next_to_send() else { break };
+                bytes += place.bytes;
                 batch.push(self.load(place).await?);
             }
             if batch.is_empty() {
@@ -535,7 +541,10 @@ impl Session<'_> {
 }
 
 fn window_of(window: &v1::Window) -> Window {
-    Window { proofs: usize::try_from(window.proofs).unwrap_or(1).max(1), bytes: window.bytes.max(1) }
+    Window {
+        proofs: usize::try_from(window.proofs).unwrap_or(OWN_WINDOW.proofs).clamp(1, OWN_WINDOW.proofs),
+        bytes: window.bytes.clamp(1, OWN_WINDOW.bytes),
+    }
 }
 
 fn place_of(held: &Held) -> Place {

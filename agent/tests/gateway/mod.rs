@@ -1,5 +1,7 @@
 //! A gateway in memory: real TLS, enrollment, configuration and receipts; it judges nothing but a proof's place in its chain.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -138,14 +140,23 @@ impl Gateway {
         self.task = serve(listener, &self.authority, &self.key, &self.ledger, &self.configuration);
     }
 
+    /// Looks at the ledger.
+    pub fn look(&self, look: impl FnOnce(&Ledger)) {
+        look(&self.ledger.lock().unwrap());
+    }
+
     /// Waits until the ledger is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Ledger) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while !wanted(&self.ledger.lock().unwrap()) {
-            let ledger = self.ledger.lock().unwrap();
-            let (readings, heads) = (ledger.readings.len(), format!("{:?}", ledger.heads));
-            drop(ledger);
-            assert!(tokio::time::Instant::now() < deadline, "{what} did not come: {readings} readings, {heads}");
+        loop {
+            let so_far = {
+                let ledger = self.ledger.lock().unwrap();
+                if wanted(&ledger) {
+                    return;
+                }
+                format!("{} readings, {:?}", ledger.readings.len(), ledger.heads)
+            };
+            assert!(tokio::time::Instant::now() < deadline, "{what} did not come: {so_far}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -147,8 +147,11 @@ const PLAIN: &[(&str, Dimension, i128, i128)] = &[
     ("ar", AREA, 100, 1),
 ];
 
+/// Numerator and denominator.
+type Fraction = (i128, i128);
+
 /// Units that stand alone, with an offset: name, dimension, factor, offset.
-const SPECIAL: &[(&str, Dimension, (i128, i128), (i128, i128))] = &[
+const SPECIAL: &[(&str, Dimension, Fraction, Fraction)] = &[
     ("Cel", KELVIN, (1, 1), (27_315, 100)),
     ("[degF]", KELVIN, (5, 9), (45_967 * 5, 900)),
     ("dB", DECIBEL, (1, 1), (0, 1)),
