@@ -18,7 +18,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn connect(flags: &ClusterFlags) -> Result<Self, Fault> {
         let unusable = |error: &dyn std::fmt::Display| {
-            Fault::failed(format!("kubeconfig: {error}"), "set KUBECONFIG or --kubeconfig, and --context where it has several")
+            Fault::failed(
+                format!("kubeconfig: {error}"),
+                "set KUBECONFIG or --kubeconfig, and --context where it has several",
+            )
         };
         let options = KubeConfigOptions { context: flags.context.clone(), ..KubeConfigOptions::default() };
         let config = match &flags.kubeconfig {

@@ -41,7 +41,9 @@ impl From<kube::Error> for Fault {
                 Self::failed(status.message, "ask for a role that allows it: RBAC decides")
             }
             kube::Error::Api(status) => Self::failed(status.message, "correct what the API server refuses"),
-            other => Self::failed(format!("API server: {other}"), "check --context, --kubeconfig and that the server runs"),
+            other => {
+                Self::failed(format!("API server: {other}"), "check --context, --kubeconfig and that the server runs")
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod args;
 mod cluster;
 mod commands;
+mod credentials;
 mod fault;
 mod ledger;
 mod output;
@@ -33,7 +34,9 @@ pub fn run() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&Fault::failed(format!("no runtime: {error}"), "free some memory or threads"), &arguments),
+        Err(error) => {
+            return fail(&Fault::failed(format!("no runtime: {error}"), "free some memory or threads"), &arguments);
+        }
     };
     match runtime.block_on(commands::execute(&arguments)) {
         Ok(report) => finish(&report, &arguments),

@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn times_are_short() {
         let ago = |ms| ago(Timestamp(0), Timestamp(ms));
-        assert_eq!([ago(-5_000), ago(90_000), ago(600_000), ago(10_800_000), ago(864_000_000)], ["now", "90s", "10m", "3h", "10d"]);
+        assert_eq!(
+            [ago(-5_000), ago(90_000), ago(600_000), ago(10_800_000), ago(864_000_000)],
+            ["now", "90s", "10m", "3h", "10d"]
+        );
         assert_eq!(when(Timestamp(0)), "1970-01-01T00:00:00Z");
     }
 }

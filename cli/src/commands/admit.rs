@@ -26,7 +26,10 @@ pub(super) struct Choice<'a> {
 pub(super) async fn approve(cluster: &Cluster, name: &str, choice: &Choice<'_>) -> Result<Report, Fault> {
     let enrollment = cluster.own::<EdgeEnrollment>().get(name).await?;
     let Some(request) = &enrollment.spec.request else {
-        return Err(Fault::failed(format!("{name} is an invitation, not a request"), "approve an enrollment that asks: kubectl depin status"));
+        return Err(Fault::failed(
+            format!("{name} is an invitation, not a request"),
+            "approve an enrollment that asks: kubectl depin status",
+        ));
     };
     let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
     let made = match request.kind {
@@ -82,7 +85,8 @@ fn device(request: &Request, choice: &Choice<'_>) -> Result<EdgeDevice, Fault> {
     if let Some(key) = &request.public_key {
         spec["publicKey"] = json!(key);
     }
-    let spec = serde_json::from_value(spec).map_err(|error| Fault::failed(error.to_string(), "create the EdgeDevice by hand"))?;
+    let spec = serde_json::from_value(spec)
+        .map_err(|error| Fault::failed(error.to_string(), "create the EdgeDevice by hand"))?;
     let mut device = EdgeDevice::new(&name, spec);
     if let Some(seen) = &request.first_seen {
         device.annotations_mut().insert(FIRST_SEEN.into(), seen.0.to_string());

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use kube::{api::ListParams, core::DynamicObject};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{api::ListParams, core::DynamicObject};
 use serde_json::json;
 
 use crate::{
@@ -39,12 +39,24 @@ pub(super) async fn run(arguments: &Arguments, broker: Option<&Path>) -> Result<
     let mut findings = Vec::new();
     match Cluster::connect(&arguments.cluster).await {
         Ok(cluster) => kinds(&cluster, &mut findings).await?,
-        Err(fault) => findings.push(Finding { what: "API server".into(), fault: fault.message, remedy: "set KUBECONFIG, --kubeconfig or --context" }),
+        Err(fault) => findings.push(Finding {
+            what: "API server".into(),
+            fault: fault.message,
+            remedy: "set KUBECONFIG, --kubeconfig or --context",
+        }),
     }
-    match Ledger::connect(&arguments.ledger) {
+    match Ledger::connect(arguments).await {
         Ok(Some(ledger)) => record(&ledger, &mut findings).await,
-        Ok(None) => findings.push(Finding { what: "ledger".into(), fault: "not looked at".into(), remedy: "give --ledger, --cert, --key and --ca" }),
-        Err(fault) => findings.push(Finding { what: "ledger".into(), fault: fault.message, remedy: "correct --ledger, --cert, --key, --ca" }),
+        Ok(None) => findings.push(Finding {
+            what: "ledger".into(),
+            fault: "not looked at".into(),
+            remedy: "give --ledger https://host:port",
+        }),
+        Err(fault) => findings.push(Finding {
+            what: "ledger".into(),
+            fault: fault.message,
+            remedy: "correct --ledger, --cert, --key, --ca",
+        }),
     }
     if let Some(path) = broker {
         let text = std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?;
@@ -103,7 +115,11 @@ async fn record(ledger: &Ledger, findings: &mut Vec<Finding>) {
     let info = match ledger.info().await {
         Ok(info) => info,
         Err(fault) => {
-            findings.push(Finding { what: "ledger".into(), fault: fault.message, remedy: "check --ledger and that the gateway runs" });
+            findings.push(Finding {
+                what: "ledger".into(),
+                fault: fault.message,
+                remedy: "check --ledger and that the gateway runs",
+            });
             return;
         }
     };
@@ -114,7 +130,11 @@ async fn record(ledger: &Ledger, findings: &mut Vec<Finding>) {
     let fault = if skew > MAX_SKEW_MS { format!("differs from here by {skew} ms") } else { String::new() };
     findings.push(Finding { what: "gateway's clock".into(), fault, remedy: "run NTP on both machines" });
     let fault = if info.closing_held { "held since a restore".to_owned() } else { String::new() };
-    findings.push(Finding { what: "closing of epochs".into(), fault, remedy: "wait for all agents to connect, or release it" });
+    findings.push(Finding {
+        what: "closing of epochs".into(),
+        fault,
+        remedy: "wait for all agents to connect, or release it",
+    });
 }
 
 /// What mosquitto would lose silently: see the design's section on the promise's beginning.
@@ -126,15 +146,34 @@ fn broker_settings(text: &str) -> Vec<Finding> {
         }
     }
     let value = |name: &str, default: &'static str| settings.get(name).copied().unwrap_or(default);
-    let check = |what: &str, right: bool, fault: String, remedy| Finding { what: format!("mosquitto {what}"), fault: if right { String::new() } else { fault }, remedy };
+    let check = |what: &str, right: bool, fault: String, remedy| Finding {
+        what: format!("mosquitto {what}"),
+        fault: if right { String::new() } else { fault },
+        remedy,
+    };
     let persistence = value("persistence", "false");
     let queue = value("max_queued_messages", "1000");
     let flying = value("max_inflight_messages", "20");
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
     vec![
-        check("persistence", persistence == "true", format!("is {persistence}: a restart loses what is queued"), "set persistence true and persistence_location"),
-        check("max_queued_messages", queue == "0" || number(queue) >= 100_000, format!("is {queue}: more is dropped silently while an agent is away"), "set max_queued_messages 0 (or at least 100000) and bound it with max_queued_bytes"),
-        check("max_inflight_messages", flying == "0" || number(flying) >= 100, format!("is {flying}: throughput is one write to disk for so few messages"), "set max_inflight_messages 1000"),
+        check(
+            "persistence",
+            persistence == "true",
+            format!("is {persistence}: a restart loses what is queued"),
+            "set persistence true and persistence_location",
+        ),
+        check(
+            "max_queued_messages",
+            queue == "0" || number(queue) >= 100_000,
+            format!("is {queue}: more is dropped silently while an agent is away"),
+            "set max_queued_messages 0 (or at least 100000) and bound it with max_queued_bytes",
+        ),
+        check(
+            "max_inflight_messages",
+            flying == "0" || number(flying) >= 100,
+            format!("is {flying}: throughput is one write to disk for so few messages"),
+            "set max_inflight_messages 1000",
+        ),
     ]
 }
 

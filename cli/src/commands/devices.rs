@@ -26,7 +26,19 @@ pub(super) async fn run(cluster: &Cluster, ledger: Option<Ledger>) -> Result<Rep
         let devices = ledger.presence().await?.devices;
         heard.extend(devices.into_iter().filter_map(|device| Some((DeviceId::from_slice(&device.device_id)?, device))));
     }
-    let mut table = Table::new(["NAMESPACE", "NAME", "SERIAL", "FLEET", "AGENT", "READY", "ONLINE", "HEARD", "ACCEPTED", "REJECTED", "REASON"]);
+    let mut table = Table::new([
+        "NAMESPACE",
+        "NAME",
+        "SERIAL",
+        "FLEET",
+        "AGENT",
+        "READY",
+        "ONLINE",
+        "HEARD",
+        "ACCEPTED",
+        "REJECTED",
+        "REASON",
+    ]);
     let mut values = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
@@ -44,7 +56,8 @@ pub(super) async fn run(cluster: &Cluster, ledger: Option<Ledger>) -> Result<Rep
                 "lastReading": presence.map(|device| device.last_reading),
                 "accepted": presence.map(|device| device.accepted), "rejected": presence.map(|device| device.rejected),
             }));
-            let count = |field: fn(&DevicePresence) -> u64| presence.map_or("-".into(), |device| field(device).to_string());
+            let count =
+                |field: fn(&DevicePresence) -> u64| presence.map_or("-".into(), |device| field(device).to_string());
             let last = presence.zip(now).map_or("-".into(), |(device, now)| ago(Timestamp(device.last_accepted), now));
             table.row([
                 namespace,

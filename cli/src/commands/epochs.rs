@@ -9,7 +9,12 @@ use crate::{
     output::{Report, Table, short, tokens, when},
 };
 
-pub(super) async fn run(ledger: &Ledger, namespace: &str, program: Option<&str>, limit: usize) -> Result<Report, Fault> {
+pub(super) async fn run(
+    ledger: &Ledger,
+    namespace: &str,
+    program: Option<&str>,
+    limit: usize,
+) -> Result<Report, Fault> {
     let registry = ledger.registry().await?;
     let programs = find_programs(&registry, namespace, program, |_| true)?;
     let mut table = Table::new(["PROGRAM", "EPOCH", "END", "DEVICES", "PAID", "MINTED", "PAYOUTS", "CARRIED", "ROOT"]);
@@ -18,7 +23,9 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, program: Option<&str>,
         for computed in ledger.epochs(id).await?.iter().rev().take(limit) {
             let summary = &computed.summary;
             let spec = registry.program(id).and_then(|program| program.ruling(summary.number));
-            let decimals = spec.and_then(|entry| serde_json::from_str::<ProgramSpec>(&entry.spec).ok()).map_or(0, |spec| spec.token.decimals);
+            let decimals = spec
+                .and_then(|entry| serde_json::from_str::<ProgramSpec>(&entry.spec).ok())
+                .map_or(0, |spec| spec.token.decimals);
             let amount = |amount| tokens(amount, decimals);
             table.row([
                 id.clone(),

@@ -34,7 +34,9 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>) -
     let (id, _, entry) = find_device(&registry, namespace, wanted.device)?;
     let pays = |program: &str| {
         let specs = registry.program(program).into_iter().flat_map(|program| program.entries());
-        specs.filter_map(|entry| serde_json::from_str::<ProgramSpec>(&entry.spec).ok()).any(|spec| spec.fleets.contains(&entry.fleet))
+        specs
+            .filter_map(|entry| serde_json::from_str::<ProgramSpec>(&entry.spec).ok())
+            .any(|spec| spec.fleets.contains(&entry.fleet))
     };
     let mut text = header(&id, entry);
     let mut values = Vec::new();
@@ -55,7 +57,8 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>) -
     if values.is_empty() && wanted.epoch.is_some() {
         return Err(Fault::not_found(text.trim_end().to_owned(), "list the computed epochs: kubectl depin epochs"));
     }
-    let value = json!({"device": id, "namespace": entry.namespace, "name": entry.name, "fleet": entry.fleet, "epochs": values});
+    let value =
+        json!({"device": id, "namespace": entry.namespace, "name": entry.name, "fleet": entry.fleet, "epochs": values});
     Ok(Report::new(value, text))
 }
 
@@ -64,7 +67,8 @@ fn missing(epoch: Option<u64>) -> String {
 }
 
 fn header(id: &DeviceId, entry: &DeviceEntry) -> String {
-    let owners: Vec<String> = entry.shares.iter().map(|share| format!("{} {} bp", share.account, share.basis_points)).collect();
+    let owners: Vec<String> =
+        entry.shares.iter().map(|share| format!("{} {} bp", share.account, share.basis_points)).collect();
     let owners = if owners.is_empty() { "none: amounts are held".into() } else { owners.join(", ") };
     format!(
         "Device      {}/{} ({})\nFleet       {}, serial {}, since {}\nOwners now  {owners}\n",
@@ -98,9 +102,14 @@ async fn tell(
 ) -> Result<Story, Fault> {
     let summary = computed.summary.clone();
     let recorded = registry.program(program).into_iter().flat_map(|program| program.entries());
-    let spec = recorded.filter(|entry| entry.digest == summary.program_digest).find_map(|entry| serde_json::from_str(&entry.spec).ok());
+    let spec = recorded
+        .filter(|entry| entry.digest == summary.program_digest)
+        .find_map(|entry| serde_json::from_str(&entry.spec).ok());
     let spec: ProgramSpec = spec.ok_or_else(|| {
-        Fault::failed(format!("the registry lacks the program {} of epoch {}", summary.program_digest, summary.number), "report it: the record is incomplete")
+        Fault::failed(
+            format!("the registry lacks the program {} of epoch {}", summary.program_digest, summary.number),
+            "report it: the record is incomplete",
+        )
     })?;
     let line = ledger.line(program, summary.number, id).await?;
     let window = Window { start: summary.start, end: summary.end };
@@ -129,8 +138,17 @@ fn unit(registry: &Registry, entry: &DeviceEntry, window: Window, feature: &Feat
 impl Story {
     fn json(&self, program: &str) -> serde_json::Value {
         let line = self.line.as_ref();
-        let features: serde_json::Map<_, _> = self.spec.features.iter().enumerate()
-            .map(|(at, feature)| (feature.name.clone(), json!(line.and_then(|line| *line.features.get(at)?).map(|value| value.to_string()))))
+        let features: serde_json::Map<_, _> = self
+            .spec
+            .features
+            .iter()
+            .enumerate()
+            .map(|(at, feature)| {
+                (
+                    feature.name.clone(),
+                    json!(line.and_then(|line| *line.features.get(at)?).map(|value| value.to_string())),
+                )
+            })
             .collect();
         json!({
             "program": program, "epoch": self.summary.number, "start": self.summary.start, "end": self.summary.end,
@@ -148,7 +166,13 @@ impl Story {
         let summary = &self.summary;
         let mut text = format!(
             "\nProgram     {}, epoch {}: {} to {}\n            spec {}\nReadings    {} accepted in {} proofs",
-            summary.program, summary.number, when(summary.start), when(summary.end), summary.program_digest, self.counted.accepted, self.proofs
+            summary.program,
+            summary.number,
+            when(summary.start),
+            when(summary.end),
+            summary.program_digest,
+            self.counted.accepted,
+            self.proofs
         );
         if self.counted.rejected() > 0 {
             text.push_str(&format!("; {} rejected: {}", self.counted.rejected(), self.counted.reasons()));
@@ -180,7 +204,13 @@ impl Story {
                 Some(value) => (value.to_string(), format!("= {} {unit}", scaled(*value, *scale))),
                 None => ("absent".into(), String::new()),
             };
-            table.row(["         ".into(), feature.name.clone(), value, shown, format!("{:?} of {}", feature.aggregate, feature.metric)]);
+            table.row([
+                "         ".into(),
+                feature.name.clone(),
+                value,
+                shown,
+                format!("{:?} of {}", feature.aggregate, feature.metric),
+            ]);
         }
         table.text()
     }
@@ -203,7 +233,9 @@ impl Story {
         }
         for limit in &self.spec.limits {
             let rule = match limit {
-                Limit::HexCapacity { resolution, capacity, .. } => format!("at most {capacity} devices in an H3 cell of resolution {resolution}"),
+                Limit::HexCapacity { resolution, capacity, .. } => {
+                    format!("at most {capacity} devices in an H3 cell of resolution {resolution}")
+                }
                 Limit::MinimumDistance { metres, .. } => format!("no closer than {metres} m to a device that counts"),
             };
             let outcome = if line.admitted { "passed" } else { "not passed, see the reason" };
@@ -214,8 +246,11 @@ impl Story {
 
     fn weight(&self, line: &Line) -> String {
         let sum = self.summary.weight_sum;
-        let part = Amount(1_000_000).part(line.weight.into(), sum).map_or(String::new(), |ppm| format!(" ({} %)", tokens(ppm, 4)));
-        let limited = if line.weight == line.raw_weight { String::new() } else { format!(", {} after limits", line.weight) };
+        let part = Amount(1_000_000)
+            .part(line.weight.into(), sum)
+            .map_or(String::new(), |ppm| format!(" ({} %)", tokens(ppm, 4)));
+        let limited =
+            if line.weight == line.raw_weight { String::new() } else { format!(", {} after limits", line.weight) };
         format!("Weight      {} = {}{limited}; of Σw {sum}{part}\n", self.spec.weight, line.raw_weight)
     }
 
@@ -223,8 +258,15 @@ impl Story {
         let summary = &self.summary;
         let mut text = format!(
             "Pool        {} minted for all, {} carried in; {} kept for late readings: pool {}\nShare       floor({} × {} / {}) = {} = {}\n",
-            self.amount(summary.minted), self.amount(summary.carried_in), self.amount(summary.bucket), self.amount(summary.pool),
-            summary.pool, line.weight, summary.weight_sum, line.share, self.amount(line.share)
+            self.amount(summary.minted),
+            self.amount(summary.carried_in),
+            self.amount(summary.bucket),
+            self.amount(summary.pool),
+            summary.pool,
+            line.weight,
+            summary.weight_sum,
+            line.share,
+            self.amount(line.share)
         );
         text.push_str(&self.owners(&line.owners, line.residual));
         if let Some(released) = &line.released {
@@ -238,8 +280,16 @@ impl Story {
         let mut text = String::new();
         for owner in owners {
             let payout = self.summary.payouts.iter().find(|payout| payout.account == owner.account);
-            let all = payout.map_or(String::new(), |payout| format!("; all its devices {}, in all epochs {}", self.amount(payout.amount), payout.cumulative));
-            text.push_str(&format!("Paid        {} {} bp = {} = {}{all}\n", owner.account, owner.basis_points, owner.amount, self.amount(owner.amount)));
+            let all = payout.map_or(String::new(), |payout| {
+                format!("; all its devices {}, in all epochs {}", self.amount(payout.amount), payout.cumulative)
+            });
+            text.push_str(&format!(
+                "Paid        {} {} bp = {} = {}{all}\n",
+                owner.account,
+                owner.basis_points,
+                owner.amount,
+                self.amount(owner.amount)
+            ));
         }
         if !residual.is_zero() {
             text.push_str(&format!("            {residual} left by rounding returns to the carry\n"));
@@ -250,10 +300,18 @@ impl Story {
     fn late(&self, late: &LateLine) -> String {
         let mut text = format!(
             "Late        epoch {} settled: weight {} (room {}/{}), due {}, paid {}\n",
-            late.number, late.weight, late.room, late.claims, late.due, self.amount(late.paid)
+            late.number,
+            late.weight,
+            late.room,
+            late.claims,
+            late.due,
+            self.amount(late.paid)
         );
         if !late.correction.is_zero() {
-            text.push_str(&format!("            {} had been paid too much: it reduces later payouts\n", self.amount(late.correction)));
+            text.push_str(&format!(
+                "            {} had been paid too much: it reduces later payouts\n",
+                self.amount(late.correction)
+            ));
         }
         text.push_str(&self.owners(&late.owners, late.residual));
         if let Some(zero) = &late.reason {

@@ -15,12 +15,21 @@ pub(super) struct Wanted<'a> {
 }
 
 pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>, out: &Path) -> Result<Report, Fault> {
-    let program = if wanted.program.contains('/') { wanted.program.to_owned() } else { format!("{namespace}/{}", wanted.program) };
+    let program = if wanted.program.contains('/') {
+        wanted.program.to_owned()
+    } else {
+        format!("{namespace}/{}", wanted.program)
+    };
     let number = match wanted.epoch {
         Some(number) => number,
         None => match ledger.epochs(&program).await?.pop() {
             Some(computed) => computed.summary.number,
-            None => return Err(Fault::not_found(format!("no epoch of {program} was computed yet"), "wait for the first: kubectl depin epochs")),
+            None => {
+                return Err(Fault::not_found(
+                    format!("no epoch of {program} was computed yet"),
+                    "wait for the first: kubectl depin epochs",
+                ));
+            }
         },
     };
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
@@ -31,7 +40,10 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>, o
     while let Some(chunk) = stream.message().await? {
         if !chunk.name.is_empty() {
             if Path::new(&chunk.name).file_name().is_none_or(|name| name != chunk.name.as_str()) {
-                return Err(Fault::failed(format!("the export names {:?}, which is no plain file name", chunk.name), "report it"));
+                return Err(Fault::failed(
+                    format!("the export names {:?}, which is no plain file name", chunk.name),
+                    "report it",
+                ));
             }
             let path = out.join(&chunk.name);
             open = Some(std::fs::File::create(&path).map_err(|error| Fault::file(&path, error))?);
@@ -41,6 +53,11 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>, o
             file.write_all(&chunk.data).map_err(|error| Fault::file(out, error))?;
         }
     }
-    let text = format!("{program}, epoch {number}: {} in {}\nrepeat it: kubectl depin recompute {}", files.join(", "), out.display(), out.display());
+    let text = format!(
+        "{program}, epoch {number}: {} in {}\nrepeat it: kubectl depin recompute {}",
+        files.join(", "),
+        out.display(),
+        out.display()
+    );
     Ok(Report::new(json!({"program": program, "epoch": number, "files": files, "directory": out}), text))
 }

@@ -12,10 +12,15 @@ use crate::{
     output::{Report, tokens},
 };
 
-pub(super) async fn run(ledger: &Ledger, namespace: &str, account: &str, program: Option<&str>) -> Result<Report, Fault> {
-    let account: Account = account
-        .parse()
-        .map_err(|error: depin_domain::rewards::amount::ParseAccountError| Fault::failed(error.to_string(), "give an EVM address"))?;
+pub(super) async fn run(
+    ledger: &Ledger,
+    namespace: &str,
+    account: &str,
+    program: Option<&str>,
+) -> Result<Report, Fault> {
+    let account: Account = account.parse().map_err(|error: depin_domain::rewards::amount::ParseAccountError| {
+        Fault::failed(error.to_string(), "give an EVM address")
+    })?;
     let registry = ledger.registry().await?;
     let (mut text, mut values) = (String::new(), Vec::new());
     for id in find_programs(&registry, namespace, program, |_| true)? {
@@ -39,7 +44,10 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, account: &str, program
         let proof: Vec<String> = proof.iter().map(to_text).collect();
         let spec = registry.program(&id).and_then(|program| program.ruling(number));
         let token = spec.and_then(|entry| serde_json::from_str::<ProgramSpec>(&entry.spec).ok()).map(|spec| spec.token);
-        let whole = token.map_or_else(|| cumulative.to_string(), |token| format!("{} {}", tokens(cumulative, token.decimals), token.symbol));
+        let whole = token.map_or_else(
+            || cumulative.to_string(),
+            |token| format!("{} {}", tokens(cumulative, token.decimals), token.symbol),
+        );
         text.push_str(&format!(
             "Program     {id}, epoch {number}\nAccount     {account}\nCumulative  {whole} ({cumulative})\nRoot        {}\nProof       [{}]\n\n",
             to_text(&root),
@@ -48,7 +56,10 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, account: &str, program
         values.push(json!({"program": id, "epoch": number, "account": account, "cumulative": cumulative, "root": to_text(&root), "proof": proof}));
     }
     if values.is_empty() {
-        return Err(Fault::not_found(format!("{account} has nothing to claim yet"), "see who was paid: kubectl depin epochs -o json"));
+        return Err(Fault::not_found(
+            format!("{account} has nothing to claim yet"),
+            "see who was paid: kubectl depin epochs -o json",
+        ));
     }
     Ok(Report::new(values.into(), text))
 }

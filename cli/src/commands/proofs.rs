@@ -8,7 +8,11 @@ use depin_domain::{
     registry::Registry,
     time::{Timestamp, Window},
 };
-use depin_proto::{convert::verdict_from_proto, envelope::decode_section, v1::{ProofRecord, ReadProofsRequest}};
+use depin_proto::{
+    convert::verdict_from_proto,
+    envelope::decode_section,
+    v1::{ProofRecord, ReadProofsRequest},
+};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -32,13 +36,26 @@ pub(super) struct Head {
     pub(super) keys: Vec<PublicKey>,
 }
 
-pub(super) async fn run(ledger: &Ledger, namespace: &str, device: &str, out: Option<&Path>, limit: u32) -> Result<Report, Fault> {
+pub(super) async fn run(
+    ledger: &Ledger,
+    namespace: &str,
+    device: &str,
+    out: Option<&Path>,
+    limit: u32,
+) -> Result<Report, Fault> {
     let registry = ledger.registry().await?;
     let (id, _, entry) = find_device(&registry, namespace, device)?;
     let records = read(ledger, &id, Window::default(), limit).await?;
     if let Some(path) = out {
         write(path, ledger, &registry, &records)?;
-        let text = format!("{} proofs of {}/{} written to {}\nverify them: kubectl depin verify {}", records.len(), entry.namespace, entry.name, path.display(), path.display());
+        let text = format!(
+            "{} proofs of {}/{} written to {}\nverify them: kubectl depin verify {}",
+            records.len(),
+            entry.namespace,
+            entry.name,
+            path.display(),
+            path.display()
+        );
         return Ok(Report::new(json!({"proofs": records.len(), "file": path}), text));
     }
     let mut table = Table::new(["POSITION", "RECEIVED", "ACCEPTED", "REJECTED", "REASONS"]);
@@ -46,14 +63,25 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, device: &str, out: Opt
     for record in &records {
         let count = counted(record, &id, Window { start: Timestamp::MIN, end: Timestamp::MAX })?;
         let reasons = count.reasons();
-        table.row([record.position.to_string(), when(Timestamp(record.received_at)), count.accepted.to_string(), count.rejected().to_string(), reasons.clone()]);
+        table.row([
+            record.position.to_string(),
+            when(Timestamp(record.received_at)),
+            count.accepted.to_string(),
+            count.rejected().to_string(),
+            reasons.clone(),
+        ]);
         values.push(json!({"position": record.position, "receivedAt": record.received_at, "accepted": count.accepted, "rejected": count.rejected(), "reasons": reasons}));
     }
     Ok(Report::new(values.into(), table.or("No proof of this device was judged yet.")))
 }
 
 /// The judged proofs with readings of a device in `window` (both ends 0: all), its sections only.
-pub(super) async fn read(ledger: &Ledger, device: &DeviceId, window: Window, limit: u32) -> Result<Vec<ProofRecord>, Fault> {
+pub(super) async fn read(
+    ledger: &Ledger,
+    device: &DeviceId,
+    window: Window,
+    limit: u32,
+) -> Result<Vec<ProofRecord>, Fault> {
     let mut records: Vec<ProofRecord> = Vec::new();
     while (records.len() as u64) < u64::from(limit) {
         let left = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(u32::MAX));
@@ -92,7 +120,8 @@ fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofReco
     keys.retain(signed);
     keys.sort_unstable();
     keys.dedup();
-    let head = serde_json::to_string(&Head { format: FORMAT.into(), keys }).map_err(|error| Fault::file(path, error))?;
+    let head =
+        serde_json::to_string(&Head { format: FORMAT.into(), keys }).map_err(|error| Fault::file(path, error))?;
     let mut text = head + "\n";
     for record in records {
         text.push_str(&hex::encode(record.encode_to_vec()));
@@ -129,9 +158,18 @@ impl Counted {
 /// Counts a device's readings of `window` in a proof by what became of them.
 pub(super) fn counted(record: &ProofRecord, device: &DeviceId, window: Window) -> Result<Counted, Fault> {
     let unreadable = |error: &dyn std::fmt::Display| {
-        Fault::failed(format!("proof at position {}: {error}", record.position), "verify the ledger; use a kubectl-depin of its version")
+        Fault::failed(
+            format!("proof at position {}: {error}", record.position),
+            "verify the ledger; use a kubectl-depin of its version",
+        )
     };
-    let verdict = record.verdict.as_ref().map(verdict_from_proto).transpose().map_err(|error| unreadable(&error))?.unwrap_or_default();
+    let verdict = record
+        .verdict
+        .as_ref()
+        .map(verdict_from_proto)
+        .transpose()
+        .map_err(|error| unreadable(&error))?
+        .unwrap_or_default();
     let mut count = Counted::default();
     for (place, bytes) in record.proof.iter().flat_map(|proof| proof.sections.iter().enumerate()) {
         let section = decode_section(bytes).map_err(|error| unreadable(&error))?;
@@ -161,7 +199,11 @@ fn count_section(section: &Section, number: u64, verdict: &Verdict, window: Wind
                 None => count.accepted += 1,
                 Some(rejection) => {
                     let name = rejection.reason.name();
-                    let label = if rejection.detail.is_empty() { name.to_owned() } else { format!("{name}({})", rejection.detail) };
+                    let label = if rejection.detail.is_empty() {
+                        name.to_owned()
+                    } else {
+                        format!("{name}({})", rejection.detail)
+                    };
                     *count.by_reason.entry(label).or_default() += 1;
                 }
             }

@@ -78,7 +78,8 @@ fn read(path: &Path) -> Result<PublicEpoch, Fault> {
         return Err(Fault::file(path, format!("has the format {:?}; this program reads {FORMAT}", manifest.format)));
     }
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut public = PublicEpoch { spec: manifest.spec, summary: manifest.summary, lines: Vec::new(), accounts: Vec::new() };
+    let mut public =
+        PublicEpoch { spec: manifest.spec, summary: manifest.summary, lines: Vec::new(), accounts: Vec::new() };
     for named in &manifest.files {
         // A name from a file that somebody sent leads nowhere else.
         let plain = Path::new(&named.name).file_name().is_some_and(|name| name == named.name.as_str());

@@ -17,7 +17,7 @@ use crate::{
 pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
     let mut text = String::new();
     let mut value = json!({});
-    let ledger = Ledger::connect(&arguments.ledger)?;
+    let ledger = Ledger::connect(arguments).await?;
     if let Some(ledger) = &ledger {
         let (info, presence, registry) = (ledger.info().await?, ledger.presence().await?, ledger.registry().await?);
         value["ledger"] = ledger_value(&info);
@@ -29,14 +29,17 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
         Ok(cluster) => {
             let waiting = waiting(&cluster).await?;
             text.push_str(&waiting_text(&waiting));
-            value["waiting"] = waiting.iter().map(|(namespace, name, what)| json!({"namespace": namespace, "name": name, "what": what})).collect();
+            value["waiting"] = waiting
+                .iter()
+                .map(|(namespace, name, what)| json!({"namespace": namespace, "name": name, "what": what}))
+                .collect();
         }
         // The ledger alone is worth showing; nothing at all is not.
         Err(fault) if ledger.is_none() => return Err(fault),
         Err(fault) => text.push_str(&format!("\nAPI server: {}\n", fault.message)),
     }
     if ledger.is_none() {
-        text.push_str("\nReadings, rejections and agents stand in the ledger: give --ledger, --cert, --key and --ca.\n");
+        text.push_str("\nReadings, rejections and agents stand in the ledger: give --ledger https://host:port.\n");
     }
     Ok(Report::new(value, text))
 }
@@ -50,7 +53,9 @@ fn counts(list: &[DropCount]) -> impl Iterator<Item = (String, &'static str, u64
 }
 
 fn ledger_value(info: &LedgerInfo) -> Value {
-    let map = |list: &[DropCount]| counts(list).map(|(name, _, count)| (name, json!(count))).collect::<serde_json::Map<_, _>>();
+    let map = |list: &[DropCount]| {
+        counts(list).map(|(name, _, count)| (name, json!(count))).collect::<serde_json::Map<_, _>>()
+    };
     json!({
         "incarnation": info.incarnation, "registryVersion": info.registry_version, "position": info.position,
         "proofs": info.proofs, "readingsAccepted": info.readings_accepted, "closingHeld": info.closing_held,
@@ -82,9 +87,7 @@ fn agent_name(registry: &Registry, id: &[u8]) -> String {
 }
 
 fn agents_value(presence: &PresencePage, registry: &Registry) -> Value {
-    let agent = |agent: &depin_proto::v1::AgentPresence| {
-        json!({"agent": agent_name(registry, &agent.agent_id), "connected": agent.connected, "lastHeard": agent.last_heard})
-    };
+    let agent = |agent: &depin_proto::v1::AgentPresence| json!({"agent": agent_name(registry, &agent.agent_id), "connected": agent.connected, "lastHeard": agent.last_heard});
     presence.agents.iter().map(agent).collect()
 }
 
@@ -99,7 +102,11 @@ fn agents_text(presence: &PresencePage, registry: &Registry, now: Timestamp) -> 
         ]);
     }
     let heard = presence.devices.iter().filter(|device| device.accepted > 0).count();
-    format!("{}\nDevices     {heard} with accepted readings of {} registered\n", table.or("No agent was heard yet.\n"), registry.device_count())
+    format!(
+        "{}\nDevices     {heard} with accepted readings of {} registered\n",
+        table.or("No agent was heard yet.\n"),
+        registry.device_count()
+    )
 }
 
 /// Enrollments that wait for a person: namespace, name, what asks.
@@ -113,7 +120,11 @@ async fn waiting(cluster: &Cluster) -> Result<Vec<(String, String, String)>, Fau
         }
         let serial = request.serial.clone().unwrap_or_default();
         let agent = request.agent.clone().unwrap_or_default();
-        Some((enrollment.namespace().unwrap_or_default(), enrollment.name_any(), format!("{:?} {serial} {agent}", request.kind)))
+        Some((
+            enrollment.namespace().unwrap_or_default(),
+            enrollment.name_any(),
+            format!("{:?} {serial} {agent}", request.kind),
+        ))
     };
     Ok(list.iter().filter_map(asks).collect())
 }
@@ -121,7 +132,12 @@ async fn waiting(cluster: &Cluster) -> Result<Vec<(String, String, String)>, Fau
 fn waiting_text(waiting: &[(String, String, String)]) -> String {
     let mut table = Table::new(["NAMESPACE", "ENROLLMENT", "ASKS", "DECIDE"]);
     for (namespace, name, what) in waiting.iter().take(50) {
-        table.row([namespace.clone(), name.clone(), what.clone(), format!("kubectl depin approve -n {namespace} {name}")]);
+        table.row([
+            namespace.clone(),
+            name.clone(),
+            what.clone(),
+            format!("kubectl depin approve -n {namespace} {name}"),
+        ]);
     }
     let more = waiting.len().saturating_sub(50);
     let more = if more > 0 { format!("… and {more} more\n") } else { String::new() };

@@ -49,7 +49,8 @@ pub(super) fn run(path: &Path) -> Result<Report, Fault> {
         findings.gaps,
         table.or("All signatures, sections, chains and receipts are right.")
     );
-    let faults: Vec<_> = findings.faults.iter().map(|(position, fault)| json!({"position": position, "fault": fault})).collect();
+    let faults: Vec<_> =
+        findings.faults.iter().map(|(position, fault)| json!({"position": position, "fault": fault})).collect();
     let right = faults.is_empty();
     let value = json!({
         "proofs": findings.proofs, "sections": findings.sections, "receipts": findings.receipts, "gaps": findings.gaps, "faults": faults,
@@ -96,7 +97,9 @@ fn examine(keys: &Keys, records: &[ProofRecord]) -> Findings {
                 let digest = Digest::of(&proof.header);
                 let other = chains.insert(place, (record.position, digest, header.previous));
                 if other.is_some_and(|(_, other, _)| other != digest) {
-                    findings.faults.push((record.position, "another proof stands at this sequence: equivocation".into()));
+                    findings
+                        .faults
+                        .push((record.position, "another proof stands at this sequence: equivocation".into()));
                 }
                 findings.sections += proof.sections.len() as u64;
                 if let Err(fault) = sections(record, proof, &header) {
@@ -121,7 +124,11 @@ fn signed_header(keys: &Keys, proof: &SignedProof) -> Result<Header, String> {
         return Err("the header names another key than the proof".into());
     }
     let key = keys.get(&header.key).ok_or_else(|| format!("the file lacks the key {}", header.key))?;
-    if key.verify(PROOF_DOMAIN, &proof.header, &proof.signature) { Ok(header) } else { Err("the signature is wrong".into()) }
+    if key.verify(PROOF_DOMAIN, &proof.header, &proof.signature) {
+        Ok(header)
+    } else {
+        Err("the signature is wrong".into())
+    }
 }
 
 fn sections(record: &ProofRecord, proof: &SignedProof, header: &Header) -> Result<(), String> {
@@ -179,7 +186,12 @@ fn follow(chains: &BTreeMap<(KeyId, u64, u64), (u64, Digest, Digest)>, findings:
 
 #[cfg(test)]
 mod tests {
-    use depin_domain::{ids::DeviceId, model::Attestation, proofs::{Reading, Section, Series}, time::{Timestamp, Window}};
+    use depin_domain::{
+        ids::DeviceId,
+        model::Attestation,
+        proofs::{Reading, Section, Series},
+        time::{Timestamp, Window},
+    };
     use depin_identity::SigningKey;
     use depin_proto::envelope::{ReceiptBody, body_root, encode_header, encode_receipt, encode_section};
 
@@ -244,13 +256,24 @@ mod tests {
                     traceparent: String::new(),
                 };
                 let verdict = depin_proto::convert::verdict_to_proto(&verdict);
-                ProofRecord { position: sequence, received_at: 100, proof: Some(proof), verdict: Some(verdict), receipt: Some(receipt), paths: vec![] }
+                ProofRecord {
+                    position: sequence,
+                    received_at: 100,
+                    proof: Some(proof),
+                    verdict: Some(verdict),
+                    receipt: Some(receipt),
+                    paths: vec![],
+                }
             })
             .collect()
     }
 
     fn keys() -> Keys {
-        [1, 2].map(|seed| VerifyingKey::new(signing(seed).public()).unwrap()).into_iter().map(|key| (key.id(), key)).collect()
+        [1, 2]
+            .map(|seed| VerifyingKey::new(signing(seed).public()).unwrap())
+            .into_iter()
+            .map(|key| (key.id(), key))
+            .collect()
     }
 
     #[test]
@@ -275,19 +298,28 @@ mod tests {
             bytes
         };
         let proof = |record: &mut ProofRecord| record.proof.clone().unwrap();
-        assert!(changed(&|record| {
-            let mut proof = proof(record);
-            proof.signature = flip(&proof.signature, 5).into();
-            record.proof = Some(proof);
-        })[0].contains("signature is wrong"));
-        assert!(changed(&|record| {
-            let mut proof = proof(record);
-            let last = proof.sections[0].len() - 1;
-            proof.sections[0] = flip(&proof.sections[0], last).into();
-            record.proof = Some(proof);
-        })[0].contains("hash"));
+        assert!(
+            changed(&|record| {
+                let mut proof = proof(record);
+                proof.signature = flip(&proof.signature, 5).into();
+                record.proof = Some(proof);
+            })[0]
+                .contains("signature is wrong")
+        );
+        assert!(
+            changed(&|record| {
+                let mut proof = proof(record);
+                let last = proof.sections[0].len() - 1;
+                proof.sections[0] = flip(&proof.sections[0], last).into();
+                record.proof = Some(proof);
+            })[0]
+                .contains("hash")
+        );
         assert!(changed(&|record| record.verdict.as_mut().unwrap().accepted = 9)[0].contains("another verdict"));
-        assert!(changed(&|record| record.receipt.as_mut().unwrap().signature = vec![0; 64].into())[0].contains("receipt's signature"));
+        assert!(
+            changed(&|record| record.receipt.as_mut().unwrap().signature = vec![0; 64].into())[0]
+                .contains("receipt's signature")
+        );
     }
 
     #[test]

@@ -124,9 +124,12 @@ impl Audit<'_> {
         self.compare(|| format!("device {id} admitted"), &line.admitted, &(raw > 0 && !refused));
         let weight = if line.admitted { raw } else { 0 };
         self.compare(|| format!("device {id} weight"), &line.weight, &weight);
-        let judged = |reason: ZeroReason| matches!(reason, ZeroReason::GateFailed | ZeroReason::WeightError | ZeroReason::ZeroWeight);
+        let judged = |reason: ZeroReason| {
+            matches!(reason, ZeroReason::GateFailed | ZeroReason::WeightError | ZeroReason::ZeroWeight)
+        };
         reasons.retain(|zero| judged(zero.reason));
-        let published: Vec<_> = line.reasons.iter().filter(|zero| judged(zero.reason)).map(|zero| zero.label()).collect();
+        let published: Vec<_> =
+            line.reasons.iter().filter(|zero| judged(zero.reason)).map(|zero| zero.label()).collect();
         let ours: Vec<_> = reasons.iter().map(|zero| zero.label()).collect();
         self.compare(|| format!("device {id} reasons"), &published.join(" "), &ours.join(" "));
         weight
@@ -144,7 +147,8 @@ impl Audit<'_> {
             if wanted.name == spec.split.residual {
                 amount = sum(amount, left);
             }
-            let published = summary.split.iter().find(|split| split.name == wanted.name).map_or(Amount::ZERO, |split| split.amount);
+            let published =
+                summary.split.iter().find(|split| split.name == wanted.name).map_or(Amount::ZERO, |split| split.amount);
             self.compare(|| format!("split {}", wanted.name), &published, &amount);
             if let Recipient::Account(account) = wanted.to {
                 self.pay(account, amount);
@@ -193,10 +197,15 @@ impl Audit<'_> {
         for late in &line.late {
             let number = late.number;
             let Some(epoch) = self.public.summary.matured.iter().find(|epoch| epoch.number == number) else {
-                self.compare(|| format!("device {id} late line"), &format!("epoch {number}"), &"no such epoch matured".into());
+                self.compare(
+                    || format!("device {id} late line"),
+                    &format!("epoch {number}"),
+                    &"no such epoch matured".into(),
+                );
                 continue;
             };
-            let scaled = if epoch.dues > epoch.bucket { epoch.bucket.part(late.due.0, epoch.dues.0) } else { Some(late.due) };
+            let scaled =
+                if epoch.dues > epoch.bucket { epoch.bucket.part(late.due.0, epoch.dues.0) } else { Some(late.due) };
             self.compare(|| format!("device {id} late due of epoch {number}"), &late.paid, &scaled.unwrap_or_default());
             if !late.owners.is_empty() {
                 self.owners(id, "late due", late.paid, &late.owners, late.residual);
@@ -214,7 +223,8 @@ impl Audit<'_> {
         if self.public.summary.payouts_in_state {
             return;
         }
-        let published: BTreeMap<Account, Payout> = self.public.summary.payouts.iter().map(|payout| (payout.account, *payout)).collect();
+        let published: BTreeMap<Account, Payout> =
+            self.public.summary.payouts.iter().map(|payout| (payout.account, *payout)).collect();
         let mut offset = Amount::ZERO;
         for (account, gross) in std::mem::take(&mut self.gross) {
             let amount = published.get(&account).map_or(Amount::ZERO, |payout| payout.amount);
