@@ -33,8 +33,11 @@ pub(crate) struct ClusterFlags {
     #[arg(long, global = true)]
     pub(crate) context: Option<String>,
     /// Kubeconfig file
-    #[arg(long, global = true, env = "KUBECONFIG")]
+    #[arg(long, global = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// Namespace of the operator, where the network's CA is
+    #[arg(long, global = true, env = "DEPIN_OPERATOR_NAMESPACE", default_value = "depin-system")]
+    pub(crate) operator_namespace: String,
 }
 
 /// Where the ledger is, and who asks.
@@ -43,7 +46,7 @@ pub(crate) struct LedgerFlags {
     /// The ledger's address, https://host:port
     #[arg(long, global = true, env = "DEPIN_LEDGER", value_name = "URL")]
     pub(crate) ledger: Option<String>,
-    /// Client certificate (PEM) of a viewer or the operator
+    /// Client certificate (PEM) of a viewer; default: an administrator's, made with the CA in the cluster
     #[arg(long, global = true, env = "DEPIN_LEDGER_CERT", value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
     /// Its key (PEM)
@@ -175,6 +178,17 @@ pub(crate) enum Command {
         /// The export's directory or its manifest.json
         path: PathBuf,
     },
+    /// Shows what an agent would make of a captured message
+    Decode {
+        /// Name of an EdgeDeviceModel in the cluster, or a YAML file that holds one
+        #[arg(long)]
+        model: String,
+        /// The message's MQTT topic
+        #[arg(long)]
+        topic: String,
+        /// File with the payload
+        file: PathBuf,
+    },
     /// Verifies proofs offline: signatures, chain, paths, receipts
     Verify {
         /// File that `kubectl depin proofs --out` wrote
@@ -209,9 +223,6 @@ pub(crate) enum TokenCommand {
         /// Hours for which it admits
         #[arg(long, default_value_t = 24)]
         hours: u32,
-        /// Namespace of the operator, whose ConfigMap depin-ca has the CA's certificate (or use --ca)
-        #[arg(long, default_value = "depin-system")]
-        operator_namespace: String,
     },
 }
 

@@ -1,16 +1,12 @@
 //! The ledger as a viewer sees it.
 
-use std::path::PathBuf;
-
 use depin_domain::{
     ids::{DeviceId, PublicKey},
     registry::{Change, Device, DeviceEntry, Record, Registry},
     rewards::{EpochSummary, Line, ProgramState},
     time::Timestamp,
 };
-use depin_identity::{
-    KeyAndChain, ServerKey, SigningKey, Trust, certificates::certificates, client_config, connect_lazy,
-};
+use depin_identity::{ServerKey, client_config, connect_lazy};
 use depin_proto::v1::{
     EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord, ReadEpochRequest,
     ReadExportRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, epoch_page,
@@ -18,7 +14,11 @@ use depin_proto::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::{args::LedgerFlags, fault::Fault};
+use crate::{
+    args::Arguments,
+    credentials::{self, Credentials},
+    fault::Fault,
+};
 
 /// Largest message that is taken.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -36,22 +36,10 @@ pub(crate) struct Computed {
 
 impl Ledger {
     /// Connects, if `--ledger` is set.
-    pub(crate) fn connect(flags: &LedgerFlags) -> Result<Option<Self>, Fault> {
-        let Some(address) = &flags.ledger else { return Ok(None) };
-        let need = |file: &Option<PathBuf>, flag: &str| {
-            file.clone().ok_or_else(|| {
-                Fault::failed(
-                    format!("--ledger needs --{flag}"),
-                    "give --cert, --key and --ca (or DEPIN_LEDGER_CERT, _KEY, _CA)",
-                )
-            })
-        };
-        let (cert, key, ca) = (need(&flags.cert, "cert")?, need(&flags.key, "key")?, need(&flags.ca, "ca")?);
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Fault::file(path, error));
-        let chain = certificates(&read(&cert)?).map_err(|error| Fault::file(&cert, error))?;
-        let signing = SigningKey::from_pem(&read(&key)?, "--key").map_err(|error| Fault::file(&key, error))?;
-        let bundle = certificates(&read(&ca)?).map_err(|error| Fault::file(&ca, error))?;
-        let config = client_config(&Trust::Bundle(bundle), Some(&KeyAndChain { key: signing, chain }))
+    pub(crate) async fn connect(arguments: &Arguments) -> Result<Option<Self>, Fault> {
+        let Some(address) = &arguments.ledger.ledger else { return Ok(None) };
+        let Credentials { identity, trust } = credentials::find(arguments).await?;
+        let config = client_config(&trust, Some(&identity))
             .map_err(|error| Fault::failed(error.to_string(), "check that --cert and --key belong together"))?;
         let (channel, server) = connect_lazy(address, config)
             .map_err(|error| Fault::failed(error.to_string(), "write --ledger as https://host:port"))?;
@@ -60,12 +48,9 @@ impl Ledger {
     }
 
     /// Connects, or says how.
-    pub(crate) fn required(flags: &LedgerFlags) -> Result<Self, Fault> {
-        Self::connect(flags)?.ok_or_else(|| {
-            Fault::failed(
-                "this command reads the ledger",
-                "give --ledger https://host:port with --cert, --key and --ca (or DEPIN_LEDGER…)",
-            )
+    pub(crate) async fn required(arguments: &Arguments) -> Result<Self, Fault> {
+        Self::connect(arguments).await?.ok_or_else(|| {
+            Fault::failed("this command reads the ledger", "give --ledger https://host:port (or DEPIN_LEDGER)")
         })
     }
 

@@ -9,6 +9,7 @@
 mod args;
 mod cluster;
 mod commands;
+mod credentials;
 mod fault;
 mod ledger;
 mod output;

@@ -45,12 +45,12 @@ pub(super) async fn run(arguments: &Arguments, broker: Option<&Path>) -> Result<
             remedy: "set KUBECONFIG, --kubeconfig or --context",
         }),
     }
-    match Ledger::connect(&arguments.ledger) {
+    match Ledger::connect(arguments).await {
         Ok(Some(ledger)) => record(&ledger, &mut findings).await,
         Ok(None) => findings.push(Finding {
             what: "ledger".into(),
             fault: "not looked at".into(),
-            remedy: "give --ledger, --cert, --key and --ca",
+            remedy: "give --ledger https://host:port",
         }),
         Err(fault) => findings.push(Finding {
             what: "ledger".into(),

@@ -2,6 +2,7 @@
 
 mod admit;
 mod check;
+mod decode;
 mod devices;
 mod epochs;
 mod explain;
@@ -25,24 +26,23 @@ use crate::{
 /// Runs the command that was asked for.
 pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
     let cluster = || Cluster::connect(&arguments.cluster);
-    let ledger = || Ledger::required(&arguments.ledger);
-    let namespace = arguments.cluster.namespace.as_deref();
+    let ledger = || Ledger::required(arguments);
     match &arguments.command {
         Command::Status => status::run(arguments).await,
         Command::Check { broker_config } => check::run(arguments, broker_config.as_deref()).await,
-        Command::Devices => devices::run(&cluster().await?, Ledger::connect(&arguments.ledger)?).await,
+        Command::Devices => devices::run(&cluster().await?, Ledger::connect(arguments).await?).await,
         Command::Epochs { program, limit } => {
-            epochs::run(&ledger()?, &own_namespace(arguments).await, program.as_deref(), *limit).await
+            epochs::run(&ledger().await?, &own_namespace(arguments).await, program.as_deref(), *limit).await
         }
         Command::Explain { device, epoch, program } => {
             let wanted = explain::Wanted { device, epoch: *epoch, program: program.as_deref() };
-            explain::run(&ledger()?, &own_namespace(arguments).await, &wanted).await
+            explain::run(&ledger().await?, &own_namespace(arguments).await, &wanted).await
         }
         Command::Proof { account, program } => {
-            proof::run(&ledger()?, namespace.unwrap_or("default"), account, program.as_deref()).await
+            proof::run(&ledger().await?, &own_namespace(arguments).await, account, program.as_deref()).await
         }
         Command::Proofs { device, out, limit } => {
-            proofs::run(&ledger()?, &own_namespace(arguments).await, device, out.as_deref(), *limit).await
+            proofs::run(&ledger().await?, &own_namespace(arguments).await, device, out.as_deref(), *limit).await
         }
         Command::Approve { name, fleet, owner, object } => {
             let choice = admit::Choice { fleet: fleet.as_deref(), owner: owner.as_deref(), object: object.as_deref() };
@@ -58,8 +58,9 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
         Command::Token(command) => token::run(arguments, command).await,
         Command::Export { program, epoch, audit, out } => {
             let wanted = export::Wanted { program, epoch: *epoch, audit: *audit };
-            export::run(&ledger()?, &own_namespace(arguments).await, &wanted, out).await
+            export::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out).await
         }
+        Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,
         Command::Recompute { path } => recompute::run(path),
         Command::Verify { file } => verify::run(file),
         // Answered before a runtime exists.

@@ -17,7 +17,7 @@ use crate::{
 pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
     let mut text = String::new();
     let mut value = json!({});
-    let ledger = Ledger::connect(&arguments.ledger)?;
+    let ledger = Ledger::connect(arguments).await?;
     if let Some(ledger) = &ledger {
         let (info, presence, registry) = (ledger.info().await?, ledger.presence().await?, ledger.registry().await?);
         value["ledger"] = ledger_value(&info);
@@ -39,9 +39,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
         Err(fault) => text.push_str(&format!("\nAPI server: {}\n", fault.message)),
     }
     if ledger.is_none() {
-        text.push_str(
-            "\nReadings, rejections and agents stand in the ledger: give --ledger, --cert, --key and --ca.\n",
-        );
+        text.push_str("\nReadings, rejections and agents stand in the ledger: give --ledger https://host:port.\n");
     }
     Ok(Report::new(value, text))
 }

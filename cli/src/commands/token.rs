@@ -16,11 +16,11 @@ use crate::{
 };
 
 pub(super) async fn run(arguments: &Arguments, command: &TokenCommand) -> Result<Report, Fault> {
-    let TokenCommand::Create { fleets, agent, hours, operator_namespace } = command;
+    let TokenCommand::Create { fleets, agent, hours } = command;
     let cluster = Cluster::connect(&arguments.cluster).await?;
     let pem = match &arguments.ledger.ca {
         Some(path) => std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?,
-        None => published_ca(&cluster, operator_namespace).await?,
+        None => published_ca(&cluster, &arguments.cluster.operator_namespace).await?,
     };
     let unusable = |error: &dyn std::fmt::Display| {
         Fault::failed(format!("CA certificate: {error}"), "give the network's CA with --ca")
