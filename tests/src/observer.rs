@@ -1,6 +1,8 @@
 //! Reads the ledger as an operator would, under a certificate of its own, and tells it as JSON: what the demo shows and what
 //! system tests compare.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use depin_domain::{
     proofs::Reason,
@@ -20,6 +22,9 @@ const VALIDITY_MS: i64 = 24 * 3_600_000;
 const PAGE: u32 = 1_000;
 /// More than the default, because an epoch's summary of many accounts is large.
 const MAX_MESSAGE: usize = 64 << 20;
+
+/// Count and sum by device id in hex and metric.
+pub type Sums = BTreeMap<(String, String), (u64, i128)>;
 
 /// A connection to the ledger's port.
 #[derive(Clone, Debug)]
@@ -90,6 +95,25 @@ impl Observer {
             }
         }
         Ok(lines)
+    }
+
+    /// Readings that count in an epoch, frozen at its close: count and exact sum by device (id in hex) and metric.
+    ///
+    /// # Errors
+    /// When the ledger does not answer, or with a sum that is no number.
+    pub async fn statistics(&mut self, program: &str, number: u64) -> Result<Sums> {
+        let request = v1::ReadStatisticsRequest { program: program.to_owned(), number, of_number: number };
+        let mut pages = self.client.read_statistics(request).await?.into_inner();
+        let mut sums = Sums::new();
+        while let Some(page) = pages.message().await? {
+            for grain in page.statistics {
+                let sum: i128 = grain.sum.parse().context("a grain's sum is no number")?;
+                let entry = sums.entry((hex::encode(&grain.device_id), grain.metric)).or_default();
+                entry.0 += grain.count;
+                entry.1 += sum;
+            }
+        }
+        Ok(sums)
     }
 
     /// When each device was last heard, what was accepted and rejected of it, by device id in hex.

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{cargo::Cargo, cluster::Cluster, free_port, pins, process::Process};
+use crate::{cluster::Cluster, free_port, pins, process::Process};
 
 /// The operator's namespace.
 pub const NAMESPACE: &str = "depin-system";
@@ -68,11 +68,11 @@ struct Ports {
 }
 
 impl Stack {
-    /// Nothing runs yet; files go to `dir`.
+    /// Nothing runs yet; files go to `dir`, the built programs are in `programs`.
     ///
     /// # Errors
     /// When loopback has no free ports.
-    pub fn new(dir: &Path, cargo: &Cargo) -> Result<Self> {
+    pub fn new(dir: &Path, programs: &Path) -> Result<Self> {
         let ports = Ports {
             gateway: free_port()?,
             ledger: free_port()?,
@@ -89,7 +89,7 @@ impl Stack {
             operator: None,
             dir: dir.to_path_buf(),
             ports,
-            target: cargo.target().join("debug"),
+            target: programs.to_path_buf(),
         })
     }
 

@@ -55,10 +55,10 @@ impl Stages {
 
     /// Prints the table and the closing line; true if nothing failed.
     pub fn close(&self) -> bool {
-        println!("\n{:<28} {:>7} {:>7} {:>7} {:>8}", "stage", "passed", "failed", "skipped", "time");
+        println!("\n{:<36} {:>7} {:>7} {:>7} {:>8}", "stage", "passed", "failed", "skipped", "time");
         for (name, outcome, time) in &self.done {
             let Outcome { passed, failed, skipped } = outcome;
-            println!("{name:<28} {passed:>7} {failed:>7} {:>7} {:>6} s", skipped.len(), time.as_secs());
+            println!("{name:<36} {passed:>7} {failed:>7} {:>7} {:>6} s", skipped.len(), time.as_secs());
         }
         let (passed, failed) = self.totals();
         println!("\n{passed} passed, {failed} failed");

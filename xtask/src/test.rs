@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -27,6 +27,8 @@ use crate::{
 const TRIALS_SECONDS: u64 = 180;
 /// No suite gets more than this, however few there are.
 const TRIAL_SECONDS_MAX: u64 = 10;
+/// Time for each fuzz target.
+const FUZZ_SECONDS: &str = "5";
 
 /// What to leave out.
 #[derive(Args, Debug)]
@@ -47,13 +49,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     stages.run("format", || succeeds(&mut cargo.command(&["fmt", "--all", "--check"])));
     stages.run("unused dependencies", || unused::check(&cargo));
     stages.run("documents", || documents::check(&crate::workspace()));
+    stages.run("packages of second implementations", node_packages);
     stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
     let built =
         stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
     if built {
         stages.run("generated files", || generate::check(&cargo));
         stages.run("tests", || tests(&cargo));
-        stages.run("checks in Python", python);
+        stages.run("fuzz targets", || fuzz(&cargo));
     }
     if !options.quick {
         let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -149,40 +152,32 @@ fn trial_seconds(workspace: &Path) -> Result<u64> {
     Ok((TRIALS_SECONDS / suites.max(1)).clamp(1, TRIAL_SECONDS_MAX))
 }
 
-/// Checks that another language makes of our formats: each `check_*.py` in the tree, run from its folder.
-fn python() -> Result<Outcome> {
-    let scripts = python_checks(&crate::workspace())?;
-    if scripts.is_empty() {
-        return Ok(Outcome::default());
+/// Packages that second implementations need; without them their tests say that they are skipped.
+fn node_packages() -> Result<Outcome> {
+    let folder = crate::workspace().join("tools/merkle");
+    if folder.join("node_modules").is_dir() {
+        return Ok(Outcome::one(true));
     }
-    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return Ok(Outcome::skipped("python3 is missing: install it to check the formats by a second implementation"));
-    }
-    let mut outcome = Outcome::default();
-    for script in scripts {
-        let output = Command::new("python3").arg(&script).current_dir(script.parent().unwrap_or(&script)).output()?;
-        outcome.passed += u64::from(output.status.success());
-        outcome.failed += u64::from(!output.status.success());
-        println!("{} {}", if output.status.success() { "ok" } else { "FAILED" }, script.display());
-        if !output.status.success() {
-            print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let mut command = Command::new("npm");
+    command.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder).stdin(Stdio::null());
+    match command.output() {
+        Err(_) => Ok(Outcome::skipped("npm is missing: install Node to compare Merkle trees with OpenZeppelin's")),
+        Ok(output) if output.status.success() => Ok(Outcome::one(true)),
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr);
+            let reason = reason.lines().next().unwrap_or_default();
+            Ok(Outcome::skipped(&format!("npm ci in tools/merkle failed ({reason}): is a package registry reachable?")))
         }
     }
-    Ok(outcome)
 }
 
-fn python_checks(workspace: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let listed = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.py"])
-        .current_dir(workspace)
-        .output()
-        .context("cannot run git")?;
-    for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
-        let path = workspace.join(name);
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("check_")) {
-            found.push(path);
-        }
+/// Fuzz targets, each for a moment: enough to see that they build and that what was found before stays mended.
+fn fuzz(cargo: &Cargo) -> Result<Outcome> {
+    let compiler = Command::new("c++").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !compiler.is_ok_and(|status| status.success()) {
+        return Ok(Outcome::skipped("a C++ compiler is missing: install g++ to run the fuzz targets"));
     }
-    Ok(found)
+    let mut command = Command::new(crate::workspace().join("fuzz/run"));
+    command.arg(FUZZ_SECONDS).env("FUZZ_TARGET_DIR", cargo.target().join("fuzz")).env_remove("CARGO_TARGET_DIR");
+    succeeds(&mut command)
 }

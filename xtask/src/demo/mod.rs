@@ -90,7 +90,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("Building the programs (the first time about 8 min on two cores) …");
     cargo.build_programs()?;
     let dir = tempfile::Builder::new().prefix("depin-demo-").tempdir()?;
-    let mut demo = Demo { options, interrupt, networks: None, stack: Stack::new(dir.path(), &cargo)?, cluster: None };
+    let mut demo =
+        Demo { options, interrupt, networks: None, stack: Stack::new(dir.path(), &cargo.program(""))?, cluster: None };
     let outcome = demo.show();
     let cleaned = demo.clean();
     drop(demo);
