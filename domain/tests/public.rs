@@ -1,5 +1,7 @@
 //! A public export alone repeats its epoch; a changed figure is told.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 mod networks;
 
 use depin_domain::rewards::{

@@ -1,6 +1,8 @@
 //! Randomized programs and epochs: the second implementation (`tests/second/`, Python) agrees to the last unit, and what must
 //! hold for every epoch holds.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 mod networks;
 
 use std::{

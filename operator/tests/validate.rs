@@ -32,7 +32,7 @@ fn objects<K: DeserializeOwned>(text: &str) -> Vec<K> {
 /// A registry with a network's models and fleets, and one agent.
 fn registry(network: &str, agent: &str) -> Registry {
     let mut registry = Registry::default();
-    let mut add = |registry: &mut Registry, change: Change| {
+    let add = |registry: &mut Registry, change: Change| {
         registry.check(&change).unwrap();
         let version = registry.version() + 1;
         registry.apply(Record { version, at: NOW, change }).unwrap();
@@ -204,7 +204,9 @@ fn a_program_starts_with_the_epoch_of_its_creation_and_changes_with_the_next() {
     program.metadata.creation_timestamp = Some(serde_json::from_value("2026-01-01T00:00:50Z".into()).unwrap());
     let entry = rewards::validate::entry(&program, &registry, NOW).unwrap();
     assert_eq!(entry.from_epoch, 2, "20 s epochs since the genesis at midnight");
-    registry.apply(Record { version: registry.version() + 1, at: NOW, change: Change::Program(entry.clone()) }).unwrap();
+    registry
+        .apply(Record { version: registry.version() + 1, at: NOW, change: Change::Program(entry.clone()) })
+        .unwrap();
     let again = rewards::validate::entry(&program, &registry, NOW.plus(1_000_000)).unwrap();
     assert!(!registry.would_change(&Change::Program(again)));
     program.spec.weight = "energy".into();

@@ -2,6 +2,8 @@
 //! that are killed under load. Every reading that was acknowledged is counted exactly once, in exactly the sums that the
 //! hardware reports, and the roots recompute with another implementation.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 use std::{
     collections::BTreeMap,
     path::Path,

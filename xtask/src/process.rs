@@ -172,8 +172,9 @@ mod tests {
     use super::*;
 
     fn alive(id: u32) -> bool {
-        // A zombie still has an entry, but no command line.
-        fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| !line.is_empty())
+        // A zombie still has an entry. The state follows the name, which ends with the last parenthesis.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { return false };
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
     }
 
     #[test]

@@ -51,8 +51,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     stages.run("documents", || documents::check(&crate::workspace()));
     stages.run("packages of second implementations", node_packages);
     stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
-    let built =
-        stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
+    // Programs and the generator first: a build of tests leaves out the programs that no test of their own package runs.
+    let programs = ["build", "--workspace", "--bins", "--examples"];
+    let built = stages.run("programs", || succeeds(&mut cargo.command(&programs)))
+        && stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
     if built {
         stages.run("generated files", || generate::check(&cargo));
         stages.run("tests", || tests(&cargo));

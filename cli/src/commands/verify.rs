@@ -169,12 +169,11 @@ fn follow(chains: &BTreeMap<(KeyId, u64, u64), (u64, Digest, Digest)>, findings:
     for (place, (position, digest, previous)) in chains {
         let same_chain = before.filter(|((key, incarnation, _), _)| (*key, *incarnation) == (place.0, place.1));
         match same_chain {
-            Some(((_, _, sequence), before)) if sequence.checked_add(1) == Some(place.2) => {
-                if before != *previous {
-                    findings.faults.push((*position, "it does not name the proof before it".into()));
-                }
+            Some(((_, _, sequence), _)) if sequence.checked_add(1) != Some(place.2) => findings.gaps += 1,
+            Some((_, before)) if before != *previous => {
+                findings.faults.push((*position, "it does not name the proof before it".into()));
             }
-            Some(_) => findings.gaps += 1,
+            Some(_) => {}
             None if place.2 == 1 && *previous != Digest::default() => {
                 findings.faults.push((*position, "the first of its chain names one before it".into()));
             }
