@@ -22,7 +22,11 @@ use crate::{
 
 /// Takes telemetry from MQTT, keeps it durably and submits it to the gateway as signed proofs
 #[derive(Clone, Debug, Parser)]
-#[command(name = "depin-agent", version)]
+#[command(
+    name = "depin-agent",
+    version,
+    after_long_help = concat!("The file of --config, with everything it may hold:\n\n", include_str!("../agent.example.yaml"))
+)]
 pub struct Arguments {
     /// YAML file with settings; flags and environment win over it
     #[arg(long, env = "DEPIN_CONFIG", value_name = "FILE")]
