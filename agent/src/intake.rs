@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::Clock,
-    codec::{Decoded, Decoder, Limits, ModelProblem},
+    codec::{Decoded, DecodedReading, Decoder, Limits, ModelProblem},
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
     spool::{BatchBuilder, Delivery},
@@ -65,6 +65,15 @@ pub struct Envelope<'a> {
     pub packet: Option<(u64, u16)>,
     /// The sender says that it may have been delivered before.
     pub duplicate: bool,
+}
+
+/// How far before its receipt a message may date the first sighting of its device: room for the way here and for a slow clock.
+const SIGHTING_ALLOWANCE_MS: i64 = 10 * 60 * 1_000;
+
+/// The readings that made a device known count too, once it is approved: a sighting is as old as they are, within an allowance.
+fn first_seen(received: Timestamp, readings: &[DecodedReading]) -> Timestamp {
+    let oldest = readings.iter().map(|reading| reading.at).min().unwrap_or(received);
+    oldest.clamp(received.plus(-SIGHTING_ALLOWANCE_MS), received)
 }
 
 /// A device that spoke but is not known.
@@ -289,7 +298,8 @@ impl Intake {
                     speaker.reported = true;
                     let (model, serial, topic) =
                         (model.name.to_owned(), serial.to_owned(), message.topic.chars().take(256).collect());
-                    sightings.push(Sighted { model, serial, first_seen: received, topic });
+                    let first_seen = first_seen(received, decoded.readings_of(group));
+                    sightings.push(Sighted { model, serial, first_seen, topic });
                 }
                 if speaker.waiting + count > self.quota.readings {
                     decoded.rejections.push(quota_exceeded(group.model));
@@ -471,4 +481,20 @@ fn count(metrics: &Metrics, result: &'static str) {
 #[must_use]
 pub fn jitter(limit: u64) -> u64 {
     RandomState::new().hash_one(0_u8) % limit.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sighting_is_as_old_as_what_made_it_within_the_allowance() {
+        let received = Timestamp(1_800_000_000_000);
+        let at = |shift: i64| DecodedReading { metric: 0, at: received.plus(shift), value: 0 };
+        assert_eq!(first_seen(received, &[at(-40), at(-90), at(5)]), received.plus(-90));
+        assert_eq!(first_seen(received, &[at(5)]), received, "nothing is seen before it came");
+        assert_eq!(first_seen(received, &[]), received);
+        let old = at(-30 * 24 * 3_600_000);
+        assert_eq!(first_seen(received, &[old]), received.plus(-SIGHTING_ALLOWANCE_MS), "a backlog opens no past");
+    }
 }
