@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     mqtt::{self, Incoming},
     plan::Message,
-    report::Report,
+    record::Record,
 };
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub struct Connection<P> {
     waiting: BTreeMap<u16, Message>,
     order: VecDeque<u16>,
     last_id: u16,
-    report: Arc<Mutex<Report>>,
+    record: Arc<Mutex<Record>>,
     clock: Clock,
 }
 
@@ -77,10 +77,10 @@ enum Ended {
 
 impl<P: Iterator<Item = Message> + Send> Connection<P> {
     /// A connection that has not been made yet.
-    pub fn new(settings: Settings, mut plan: P, report: Arc<Mutex<Report>>, clock: Clock) -> Self {
+    pub fn new(settings: Settings, mut plan: P, record: Arc<Mutex<Record>>, clock: Clock) -> Self {
         let next = plan.next();
         let (waiting, order) = (BTreeMap::new(), VecDeque::new());
-        Self { settings, plan, next, waiting, order, last_id: 0, report, clock }
+        Self { settings, plan, next, waiting, order, last_id: 0, record, clock }
     }
 
     /// Publishes until the plan ends or `stop` turns true, then waits for what is outstanding. Whatever goes wrong with the
@@ -102,7 +102,7 @@ impl<P: Iterator<Item = Message> + Send> Connection<P> {
                 }
             }
             if !first {
-                self.count(|report| report.reconnects += 1);
+                self.count(Record::reconnected);
             }
             match self.session(&mut stop, give_up).await {
                 Ok(Ended::Finished) if self.waiting.is_empty() => return Ok(()),
@@ -183,7 +183,7 @@ impl<P: Iterator<Item = Message> + Send> Connection<P> {
             self.next = self.plan.next();
             let id = self.free_id();
             packets.extend(mqtt::publish(&message.topic, &message.payload, id, false));
-            self.count(|report| report.published(&message));
+            self.count(|record| record.published(&message));
             cut = message.struck.disconnect && !message.copy;
             self.waiting.insert(id, message);
             self.order.push_back(id);
@@ -202,19 +202,26 @@ impl<P: Iterator<Item = Message> + Send> Connection<P> {
     }
 
     fn acknowledge(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        while let Some(packet) = mqtt::take(buffer).map_err(io::Error::other)? {
-            if let Incoming::PubAck(id) = packet
-                && let Some(message) = self.waiting.remove(&id)
-            {
-                self.order.retain(|waiting| *waiting != id);
-                self.count(|report| report.acknowledged(&message));
+        let mut acknowledged = Vec::new();
+        let taken = loop {
+            match mqtt::take(buffer) {
+                Ok(Some(Incoming::PubAck(id))) => {
+                    if let Some(message) = self.waiting.remove(&id) {
+                        self.order.retain(|waiting| *waiting != id);
+                        acknowledged.push(message);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(unexpected) => break Err(io::Error::other(unexpected)),
             }
-        }
-        Ok(())
+        };
+        self.count(|record| record.acknowledged(&acknowledged));
+        taken
     }
 
-    fn count(&self, update: impl FnOnce(&mut Report)) {
-        update(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+    fn count(&self, update: impl FnOnce(&mut Record)) {
+        update(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -11,6 +11,7 @@ pub mod hardware;
 pub mod mqtt;
 pub mod options;
 pub mod plan;
+pub mod record;
 pub mod replay;
 pub mod report;
 pub mod run;

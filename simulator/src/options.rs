@@ -56,6 +56,18 @@ pub struct Options {
     /// Mapping of the recordings; default: DIR/mapping.yaml
     #[arg(long, value_name = "FILE")]
     pub mapping: Option<PathBuf>,
+    /// Only recordings of this fleet (NAMESPACE/NAME, as the mapping names it); repeat it for several
+    #[arg(long, value_name = "FLEET")]
+    pub fleet: Vec<String>,
+    /// Let payloads of recordings carry the recorded time instead of the time of publishing
+    #[arg(long)]
+    pub recorded_time: bool,
+    /// Print what the recordings hold as JSON (devices by fleet, messages, readings, time) and end
+    #[arg(long)]
+    pub describe: bool,
+    /// Append each acknowledged message that should count, one JSON line each
+    #[arg(long, value_name = "FILE")]
+    pub acknowledged: Option<PathBuf>,
     /// Write what was published and acknowledged as JSON, every two seconds and at the end
     #[arg(long, env = "DEPIN_REPORT", value_name = "FILE")]
     pub report: Option<PathBuf>,

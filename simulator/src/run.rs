@@ -15,7 +15,8 @@ use crate::{
     connection::{Clock, Connection, Settings},
     hardware::Device,
     plan::{Message, Modelled, Pace},
-    replay,
+    record::Record,
+    replay::{Playback, Recordings},
     report::Report,
 };
 
@@ -28,40 +29,46 @@ type Plan = Box<dyn Iterator<Item = Message> + Send>;
 /// Publishes until the plan ends or a signal comes, then drains and writes the report.
 ///
 /// # Errors
-/// When options do not fit together, or publishes stayed without acknowledgement.
+/// When options do not fit together, a recording cannot be read, or publishes stayed without acknowledgement.
 pub async fn run(options: Options) -> Result<()> {
+    if options.describe {
+        println!("{}", serde_json::to_string(&recordings(&options)?.describe())?);
+        return Ok(());
+    }
     let telemetry = depin_telemetry::init("depin-sim", &options.telemetry)?;
     let signal = depin_telemetry::shutdown_signal()?;
     let clock = Clock { anchor: (Instant::now(), Timestamp::now().as_millisecond()) };
-    let report = Arc::new(Mutex::new(Report { seed: options.seed, ..Report::default() }));
+    let report = Report { seed: options.seed, ..Report::default() };
+    let record = Arc::new(Mutex::new(Record::new(report, options.acknowledged.as_deref())?));
     let (stopper, stop) = watch::channel(false);
     let mut connections = JoinSet::new();
     for (number, plan) in plans(&options, clock.anchor.1)?.into_iter().enumerate() {
         let settings = Settings {
             address: options.mqtt.clone(),
-            client_id: format!("depin-sim-{:?}-{}-{number}", options.network, options.first).to_lowercase(),
+            // Two simulators at one broker must not take over each other's connections.
+            client_id: format!("depin-sim-{}-{number}", std::process::id()),
             // Packet ids are 16 bits; a window near that would look for a free one for long.
             window: options.window.clamp(1, 32_768),
             unpaced: options.unpaced,
             drain: Duration::from_secs(options.drain),
         };
-        connections.spawn(Connection::new(settings, plan, report.clone(), clock).run(stop.clone()));
+        connections.spawn(Connection::new(settings, plan, record.clone(), clock).run(stop.clone()));
     }
     tracing::info!(network = ?options.network, connections = connections.len(), mqtt = options.mqtt, "simulating");
-    let outcome = follow(&options, &report, connections, stopper, signal).await;
-    let last = snapshot(&report);
+    let outcome = follow(&options, &record, connections, stopper, signal).await;
+    let last = snapshot(&record);
     if let Some(path) = &options.report {
         last.write(path)?;
     }
     let Report { published, acknowledged, reconnects, .. } = last;
     tracing::info!(published, acknowledged, reconnects, "simulated");
     telemetry.shutdown()?;
-    outcome
+    outcome.and_then(|()| record.lock().unwrap_or_else(PoisonError::into_inner).check())
 }
 
 async fn follow(
     options: &Options,
-    report: &Mutex<Report>,
+    record: &Mutex<Record>,
     mut connections: JoinSet<Result<()>>,
     stopper: watch::Sender<bool>,
     signal: impl Future<Output = ()>,
@@ -81,14 +88,14 @@ async fn follow(
                 stopper.send_replace(true);
             }
             _ = every.tick() => if let Some(path) = &options.report {
-                snapshot(report).write(path)?;
+                snapshot(record).write(path)?;
             },
         }
     }
 }
 
-fn snapshot(report: &Mutex<Report>) -> Report {
-    report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+fn snapshot(record: &Mutex<Record>) -> Report {
+    record.lock().unwrap_or_else(PoisonError::into_inner).report().clone()
 }
 
 fn plans(options: &Options, now: i64) -> Result<Vec<Plan>> {
@@ -126,16 +133,13 @@ fn plans(options: &Options, now: i64) -> Result<Vec<Plan>> {
 
 /// A device's rows stay on one connection, in their order.
 fn recorded(options: &Options, now: i64) -> Result<Vec<Plan>> {
-    let folder = options.replay.as_deref().context("--network replay needs --replay DIR")?;
-    let mapping = options.mapping.as_deref();
-    let mut messages = replay::read(folder, mapping, now, options.speed)?;
-    if options.unpaced {
-        let last = messages.last().map_or(now, |message| message.due);
-        messages = replay::read(folder, mapping, now - (last - now), options.speed)?;
-    }
+    let recordings = recordings(options)?;
+    // As fast as can be, the last row is of now.
+    let span = if options.unpaced { (recordings.span() as f64 / options.speed) as i64 } else { 0 };
+    let playback = Playback { start: now - span, speed: options.speed, recorded_time: options.recorded_time };
     let connections = options.connections.max(1);
     let mut shares: Vec<Vec<Message>> = (0..connections).map(|_| Vec::new()).collect();
-    for message in messages {
+    for message in recordings.messages(playback) {
         let name = message.serial.bytes().map(u64::from).collect::<Vec<u64>>();
         let share = usize::try_from(draw(0, &name) % connections)?;
         if let Some(share) = shares.get_mut(share) {
@@ -143,4 +147,9 @@ fn recorded(options: &Options, now: i64) -> Result<Vec<Plan>> {
         }
     }
     Ok(shares.into_iter().filter(|share| !share.is_empty()).map(|share| Box::new(share.into_iter()) as Plan).collect())
+}
+
+fn recordings(options: &Options) -> Result<Recordings> {
+    let folder = options.replay.as_deref().context("--network replay needs --replay DIR")?;
+    Recordings::read(folder, options.mapping.as_deref(), &options.fleet)
 }

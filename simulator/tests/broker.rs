@@ -105,3 +105,13 @@ async fn everything_is_acknowledged_once_in_spite_of_a_bad_line() {
         .sum();
     assert_eq!(reported, sum);
 }
+
+#[test]
+fn the_example_recordings_fit_their_mapping() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/recordings/village");
+    let described = depin_sim::replay::Recordings::read(&folder, None, &[]).unwrap().describe();
+    let fleets: Vec<(&str, usize)> =
+        described.fleets.iter().map(|(fleet, serials)| (fleet.as_str(), serials.len())).collect();
+    assert_eq!(fleets, [("energy/inverters", 4), ("energy/meters", 4), ("weather/stations", 2)]);
+    assert_eq!((described.messages, described.readings), (2 * 960 + 480, 4 * 960 + 4 * 480));
+}

@@ -1,20 +1,30 @@
 //! Reads the ledger as an operator would, under a certificate of its own, and tells it as JSON: what the demo shows and what
 //! system tests compare.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use depin_domain::{
-    proofs::Reason,
+    ids::DeviceId,
+    proofs::{Reading, Reason, Section},
     time::{Timestamp, Window},
 };
 use depin_identity::{
     CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates,
     client_config, connect_lazy,
 };
-use depin_proto::v1::{self, ledger_client::LedgerClient};
+use depin_proto::{
+    envelope::decode_section,
+    v1::{self, ledger_client::LedgerClient},
+};
 use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
+
+use crate::Stack;
 
 /// The observer's certificate lives as long as a test may.
 const VALIDITY_MS: i64 = 24 * 3_600_000;
@@ -25,6 +35,17 @@ const MAX_MESSAGE: usize = 64 << 20;
 
 /// Count and sum by device id in hex and metric.
 pub type Sums = BTreeMap<(String, String), (u64, i128)>;
+
+/// A reading that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Whose.
+    pub device: DeviceId,
+    /// Of which quantity.
+    pub metric: String,
+    /// When and what.
+    pub reading: Reading,
+}
 
 /// A connection to the ledger's port.
 #[derive(Clone, Debug)]
@@ -47,6 +68,20 @@ impl Observer {
         let trust = Trust::Bundle(vec![authority.certificate().clone()]);
         let (channel, _) = connect_lazy(address, client_config(&trust, Some(&identity))?)?;
         Ok(Self { client: LedgerClient::new(channel).max_decoding_message_size(MAX_MESSAGE) })
+    }
+
+    /// Connects to the ledger of `stack` as its authority admits.
+    ///
+    /// # Errors
+    /// When the authority's files cannot be read.
+    pub fn of(stack: &Stack) -> Result<Self> {
+        let read = |name: &str| {
+            let path = stack.authority().join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+        let now = Timestamp(i64::try_from(now.as_millis())?);
+        Self::connect(&stack.ledger(), &read("tls.crt")?, &read("tls.key")?, now)
     }
 
     /// `{"accepted":n,"rejected":{REASON:n},"refused":{REASON:n},"proofs":n}` since the ledger was made.
@@ -116,6 +151,26 @@ impl Observer {
         Ok(sums)
     }
 
+    /// The readings that count of all proofs after a position of the log, in its order, and the newest position.
+    ///
+    /// # Errors
+    /// When the ledger does not answer, or with something that is no proof.
+    pub async fn accepted_after(&mut self, position: u64) -> Result<(u64, Vec<Accepted>)> {
+        let request = v1::ReadProofsRequest { after_position: position, ..v1::ReadProofsRequest::default() };
+        let mut records = self.client.read_proofs(request).await?.into_inner();
+        let (mut newest, mut accepted) = (position, Vec::new());
+        while let Some(record) = records.message().await? {
+            newest = record.position;
+            let (proof, verdict) = (record.proof.context("no proof")?, record.verdict.context("no verdict")?);
+            let before = accepted.len();
+            for (index, section) in proof.sections.iter().enumerate() {
+                accepted_of(index, &decode_section(section)?, &verdict.rejections, &mut accepted);
+            }
+            ensure!((accepted.len() - before) as u64 == verdict.accepted, "the verdict at {newest} miscounts");
+        }
+        Ok((newest, accepted))
+    }
+
     /// When each device was last heard, what was accepted and rejected of it, by device id in hex.
     ///
     /// # Errors
@@ -132,6 +187,26 @@ impl Observer {
             }
         }
         Ok(devices)
+    }
+}
+
+/// What the verdict leaves of a section.
+fn accepted_of(index: usize, section: &Section, rejections: &[v1::Rejection], accepted: &mut Vec<Accepted>) {
+    let mine: Vec<_> = rejections.iter().filter(|rejection| rejection.section as usize == index).collect();
+    for (number, series) in section.series.iter().enumerate() {
+        let rejected = |reading: usize| {
+            mine.iter().any(|rejection| {
+                rejection.series.is_none_or(|series| series as usize == number)
+                    && (rejection.readings.is_empty()
+                        || rejection.readings.iter().any(|known| *known as usize == reading))
+            })
+        };
+        let readings = series.readings.iter().enumerate().filter(|(place, _)| !rejected(*place));
+        accepted.extend(readings.map(|(_, reading)| Accepted {
+            device: section.device,
+            metric: series.metric.clone(),
+            reading: *reading,
+        }));
     }
 }
 

@@ -4,6 +4,7 @@
 //! prints the seed and the round that repeat it: `DEPIN_TRIAL_SEED=… DEPIN_TRIAL_FIRST=… cargo test NAME`.
 
 use std::{
+    io::Write as _,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -12,6 +13,9 @@ use std::{
 pub use rand_chacha::ChaCha8Rng as Rng;
 pub use rand_core::Rng as RngCore;
 use rand_core::SeedableRng;
+
+/// How often a long run tells how far it is.
+const PROGRESS: Duration = Duration::from_secs(15);
 
 /// Runs `round` again and again, each time with a generator of its own made from the seed and the round's number.
 ///
@@ -27,6 +31,7 @@ pub fn run(name: &str, mut round: impl FnMut(&mut Rng)) {
     let rounds = number("DEPIN_TRIAL_ROUNDS");
     let slice = Duration::from_secs(number("DEPIN_TRIAL_SECONDS").unwrap_or(1));
     let started = Instant::now();
+    let mut told = started;
     let mut done = 0;
     while rounds.map_or(done == 0 || started.elapsed() < slice, |rounds| done < rounds) {
         let number = first + done;
@@ -38,6 +43,14 @@ pub fn run(name: &str, mut round: impl FnMut(&mut Rng)) {
             resume_unwind(panic);
         }
         done += 1;
+        if let Some(rounds) = rounds
+            && told.elapsed() >= PROGRESS
+        {
+            told = Instant::now();
+            // Written past the capture of tests' output: it is for whoever waits now.
+            let line = format!("progress {name}: {done} of {rounds} rounds, {} s\n", started.elapsed().as_secs());
+            drop(std::io::stderr().write_all(line.as_bytes()));
+        }
     }
     println!("trial {name}: seed {seed}, rounds {done}, {:.1} s", started.elapsed().as_secs_f64());
 }
@@ -59,7 +72,7 @@ pub fn shared_data(file: &str) -> Option<PathBuf> {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let found = above.map(|directory| directory.join("shared/data").join(file)).find(|path| path.exists());
     if found.is_none() {
-        println!("skipped: there is no shared/data/{file} in a directory above the project");
+        println!("skipped: there is no shared/data/{file} in a directory above the project: put the recordings there");
     }
     found
 }

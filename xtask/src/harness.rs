@@ -21,6 +21,8 @@ pub struct Tally {
 pub enum Shown {
     /// Nothing.
     Nothing,
+    /// How far a long suite is.
+    Progress(String),
     /// A suite ended well.
     Suite(String),
     /// A suite failed: everything that it printed.
@@ -36,6 +38,9 @@ impl Tally {
             name.clone_into(&mut self.suite);
             self.block.clear();
             return Shown::Nothing;
+        }
+        if let Some(progress) = text.strip_prefix("progress ") {
+            return Shown::Progress(progress.to_owned());
         }
         self.block.push(line.to_owned());
         if let Some(reason) = text.strip_prefix("skipped: ") {
@@ -97,6 +102,7 @@ mod tests {
 
 running 2 tests
 test torn ... ok
+progress segments: 20 of 42 rounds, 15 s
 test slow ... ignored, needs an hour
 trial segments: seed 1, rounds 42, 1.0 s
 skipped: mosquitto is missing
@@ -131,7 +137,10 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!((tally.passed, tally.failed), (2, 1));
         assert_eq!(tally.skipped, ["slow is ignored", "mosquitto is missing"]);
         assert_eq!(tally.trials, ["segments: seed 1, rounds 42, 1.0 s"]);
-        let [Shown::Suite(suite), Shown::Failure(block)] = shown.as_slice() else { panic!("{shown:?}") };
+        let [Shown::Progress(progress), Shown::Suite(suite), Shown::Failure(block)] = shown.as_slice() else {
+            panic!("{shown:?}")
+        };
+        assert_eq!(progress, "segments: 20 of 42 rounds, 15 s");
         assert!(suite.contains("src/lib.rs"), "{suite}");
         assert!(block.iter().any(|line| line == "one reading is gone"));
         assert!(!block.iter().any(|line| line.contains("torn")), "only the failed suite's output");

@@ -112,6 +112,13 @@ impl Process {
         drop(self);
     }
 
+    /// The same, where whoever holds it goes on holding it: its log can still be read.
+    pub fn crash(&mut self) {
+        // The guard first: once the program is reaped its id may be another's.
+        end(&mut self.guard);
+        end(&mut self.child);
+    }
+
     /// Sends a signal, if it still runs.
     ///
     /// # Errors
@@ -155,9 +162,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The guard first: once the program is reaped its id may be another's.
-        end(&mut self.guard);
-        end(&mut self.child);
+        self.crash();
     }
 }
 

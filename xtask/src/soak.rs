@@ -3,14 +3,15 @@
 use std::{
     fmt::Write as _,
     fs,
+    path::PathBuf,
     process::{Command, ExitCode},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{cargo::Cargo, test::follow, tools};
+use crate::{cargo::Cargo, harness::Tally, test::follow, tools};
 
 /// How much to run.
 #[derive(Args, Debug)]
@@ -26,45 +27,112 @@ pub struct Options {
     pub only: Option<String>,
 }
 
-/// Runs the suites and writes `docs/reliability/soak-COMMIT.md`.
+/// Runs the suites and writes `docs/reliability/soak-COMMIT.md`; with `--only`, a report of its own beside it.
 ///
 /// # Errors
 /// When cargo or git cannot be run, or the report not be written.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let cargo = Cargo::find()?;
     tools::prepare()?;
+    cargo.build_programs()?;
     let started = Instant::now();
-    let mut command = cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never"]);
+    let mut command = cargo.command(&["test", "--workspace", "--tests", "--no-fail-fast", "--color", "never"]);
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
     let (tally, success) = follow(&mut command)?;
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    let mut report = format!("# Soak of {commit}{}\n\n", if changed { " with uncommitted changes" } else { "" });
+    let title = format!("{commit}{}", if changed { " with uncommitted changes" } else { "" });
+    let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, options.only.as_deref())?;
+    println!("report: {}\n{} passed, {} failed", path.display(), tally.passed, tally.failed);
+    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_report(commit: &str, report: &str, only: Option<&str>) -> Result<PathBuf> {
+    let folder = crate::workspace().join("docs/reliability");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+    let only = only.map(|only| format!("-{}", only.chars().map(plain).collect::<String>())).unwrap_or_default();
+    let path = folder.join(format!("soak-{commit}{only}.md"));
+    fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn report(title: &str, options: &Options, tally: &Tally, time: Duration) -> Result<String, std::fmt::Error> {
+    let mut report = format!("# Soak of {title}\n\n");
+    let only = options.only.as_ref().map(|only| format!(" of the tests named like `{only}`")).unwrap_or_default();
     writeln!(
         report,
-        "Seed {}, {} rounds of each suite, {} s in all.",
+        "Seed {}, {} rounds of each suite{only}, {} s in all.",
         options.seed,
         options.rounds,
-        started.elapsed().as_secs()
+        time.as_secs()
     )?;
     writeln!(report, "{} passed, {} failed.\n", tally.passed, tally.failed)?;
+    report.push_str("| Suite | Seed | Rounds | Seconds |\n|---|---:|---:|---:|\n");
     for trial in &tally.trials {
-        writeln!(report, "- {trial}")?;
+        match Trial::parse(trial) {
+            Some(Trial { name, seed, rounds, seconds }) => {
+                writeln!(report, "| {name} | {seed} | {rounds} | {seconds} |")?;
+            }
+            None => writeln!(report, "| **{trial}** | | | |")?,
+        }
+    }
+    if !tally.skipped.is_empty() {
+        report.push('\n');
     }
     for skipped in &tally.skipped {
         writeln!(report, "- skipped: {skipped}")?;
     }
-    let folder = crate::workspace().join("docs/reliability");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join(format!("soak-{commit}.md"));
-    fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("report: {}\n{} passed, {} failed", path.display(), tally.passed, tally.failed);
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report)
+}
+
+/// `NAME: seed S, rounds N, T s`, as the trials' runner prints it.
+#[derive(Debug, PartialEq, Eq)]
+struct Trial<'a> {
+    name: &'a str,
+    seed: &'a str,
+    rounds: &'a str,
+    seconds: &'a str,
+}
+
+impl<'a> Trial<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (name, rest) = line.rsplit_once(": seed ")?;
+        let mut parts = rest.split(", ");
+        let seed = parts.next()?;
+        let rounds = parts.next()?.strip_prefix("rounds ")?;
+        let seconds = parts.next()?.strip_suffix(" s")?;
+        Some(Self { name, seed, rounds, seconds })
+    }
 }
 
 fn git(arguments: &[&str]) -> Result<String> {
     let output = Command::new("git").args(arguments).current_dir(crate::workspace()).output();
     let output = output.context("cannot run git")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_tells_each_suite_and_what_failed() {
+        let tally = Tally {
+            passed: 2,
+            failed: 1,
+            trials: vec![
+                "spool model: seed 7, rounds 1000, 12.5 s".to_owned(),
+                "ledger: failed; repeat with DEPIN_TRIAL_SEED=7 DEPIN_TRIAL_FIRST=3 DEPIN_TRIAL_ROUNDS=1".to_owned(),
+            ],
+            skipped: vec!["no broker".to_owned()],
+            ..Tally::default()
+        };
+        let options = Options { rounds: 1000, seed: 7, only: None };
+        let report = report("abc", &options, &tally, Duration::from_secs(60)).unwrap();
+        assert!(report.contains("| spool model | 7 | 1000 | 12.5 |"), "{report}");
+        assert!(report.contains("| **ledger: failed; repeat with"), "{report}");
+        assert!(report.contains("2 passed, 1 failed") && report.contains("- skipped: no broker"), "{report}");
+    }
 }

@@ -3,6 +3,7 @@
 //! In a cluster the kubelet mounts the gateway's Secret; here its files are copied to where the gateway looks.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -56,6 +57,8 @@ pub struct Agent {
     pub admin: String,
     /// The process.
     pub process: Process,
+    /// What it was started with.
+    arguments: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +114,12 @@ impl Stack {
         format!("127.0.0.1:{}", self.ports.gateway_admin)
     }
 
+    /// The operator's admin server.
+    #[must_use]
+    pub fn operator_admin(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.operator_admin)
+    }
+
     /// Applies CRDs and starts operator and gateway.
     ///
     /// # Errors
@@ -133,8 +142,7 @@ impl Stack {
             .env("KUBECONFIG", cluster.kubeconfig())
             .args(["--namespace", NAMESPACE, "--ledger", &self.ledger()])
             .args(["--gateway-name", "127.0.0.1", "--gateway-name", "localhost"])
-            .arg("--admin-listen")
-            .arg(format!("127.0.0.1:{}", self.ports.operator_admin));
+            .args(["--admin-listen", &self.operator_admin()]);
         self.operator = Some(self.start("depin-operator", &mut command)?);
         Ok(())
     }
@@ -238,29 +246,67 @@ impl Stack {
         fleets: &[&str],
         broker: bool,
     ) -> Result<()> {
+        let token = invite(cluster, namespace, name, fleets)?;
+        let file = self.dir.join(format!("join-token-{name}"));
+        write_private(&file, &token)?;
+        self.start_enrolled_agent(namespace, name, broker, &["--join-token-file".into(), file.into()])
+    }
+
+    /// Where an agent keeps key, certificate and spool.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn agent_state(&self, name: &str) -> Result<PathBuf> {
         let state = self.dir.join(format!("agent-{name}"));
         fs::create_dir_all(&state)?;
-        let token = state.join("join-token");
-        write_private(&token, &invite(cluster, namespace, name, fleets)?)?;
+        Ok(state)
+    }
+
+    /// Starts an agent that knows how to become known: by `arguments`, or by credentials in its state.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_enrolled_agent(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        broker: bool,
+        arguments: &[OsString],
+    ) -> Result<()> {
         let (flag, mqtt) = if broker {
             ("--mqtt-broker", format!("mqtt://127.0.0.1:{}", self.ports.broker))
         } else {
             ("--mqtt-listen", format!("127.0.0.1:{}", free_port()?))
         };
         let admin = format!("127.0.0.1:{}", free_port()?);
-        let mut command = self.program("depin-agent");
-        command
-            .args(["--gateway", &format!("https://127.0.0.1:{}", self.ports.gateway)])
-            .args(["--name", name, flag, &mqtt, "--admin-listen", &admin])
-            .arg("--state-dir")
-            .arg(state.join("state"))
-            .arg("--join-token-file")
-            .arg(&token);
-        let mut process = self.start(&format!("depin-agent-{name}"), &mut command)?;
-        process.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;
+        let gateway = format!("https://127.0.0.1:{}", self.ports.gateway);
+        let own = ["--gateway", &gateway, "--name", name, flag, &mqtt, "--admin-listen", &admin, "--state-dir"];
+        let state = self.agent_state(name)?.into_os_string();
+        let arguments: Vec<OsString> =
+            own.iter().map(OsString::from).chain([state]).chain(arguments.iter().cloned()).collect();
+        let process = self.run_agent(name, &admin, &arguments)?;
         let mqtt = mqtt.trim_start_matches("mqtt://").to_owned();
-        self.agents.push(Agent { name: (namespace.to_owned(), name.to_owned()), mqtt, admin, process });
+        self.agents.push(Agent { name: (namespace.to_owned(), name.to_owned()), mqtt, admin, process, arguments });
         Ok(())
+    }
+
+    /// Starts the agent with this index again, after it crashed, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When there is no such agent, or it does not get ready.
+    pub fn restart_agent(&mut self, index: usize) -> Result<()> {
+        let agent = self.agents.get(index).context("there is no such agent")?;
+        let process = self.run_agent(&agent.name.1, &agent.admin, &agent.arguments)?;
+        if let Some(agent) = self.agents.get_mut(index) {
+            agent.process = process;
+        }
+        Ok(())
+    }
+
+    fn run_agent(&self, name: &str, admin: &str, arguments: &[OsString]) -> Result<Process> {
+        let mut process = self.start(&format!("depin-agent-{name}"), self.program("depin-agent").args(arguments))?;
+        process.wait_until("readiness", START_LIMIT, || is_ready(admin))?;
+        Ok(process)
     }
 
     /// Starts virtual hardware; its report goes to [`Stack::simulator_report`].

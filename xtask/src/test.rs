@@ -103,6 +103,7 @@ pub(crate) fn follow(command: &mut Command) -> Result<(Tally, bool)> {
     for line in lines {
         match tally.line(&line) {
             Shown::Nothing => {}
+            Shown::Progress(progress) => println!("      … {progress}"),
             Shown::Suite(summary) => println!("{summary}"),
             Shown::Failure(block) => {
                 println!("FAILED  {}", tally.suite());

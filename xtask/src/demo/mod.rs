@@ -3,6 +3,7 @@
 //! Everything listens on loopback and lives in one temporary directory; Ctrl-C or the end removes both.
 
 pub mod networks;
+pub mod recordings;
 pub mod report;
 pub mod showcase;
 pub mod view;
@@ -23,7 +24,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{cargo::Cargo, cluster::Cluster, stack::Stack, tools};
-use networks::{Networks, PROGRAMS};
+use networks::{Manifests, NETWORKS, Networks, PROGRAMS};
+use recordings::Recordings;
 use view::View;
 
 /// Epochs of each program that the showcase waits for.
@@ -32,6 +34,9 @@ const EPOCHS: usize = 3;
 const EPOCHS_LIMIT: Duration = Duration::from_secs(600);
 /// How long acknowledged readings may take to the ledger once hardware is silent.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// Each network's namespace, agent and fleets, in the order of [`NETWORKS`].
+const AGENTS: [(&str, &str, &[&str]); 2] =
+    [("energy", "home", &["meters", "inverters"]), ("weather", "field", &["stations"])];
 const TICK: Duration = Duration::from_millis(500);
 
 /// What to show.
@@ -90,8 +95,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("Building the programs (the first time about 8 min on two cores) …");
     cargo.build_programs()?;
     let dir = tempfile::Builder::new().prefix("depin-demo-").tempdir()?;
-    let mut demo =
-        Demo { options, interrupt, networks: None, stack: Stack::new(dir.path(), &cargo.program(""))?, cluster: None };
+    let programs = cargo.program("");
+    // Before anything starts: a mapping that does not fit is told at once.
+    let recordings = options.replay.as_deref().map(|folder| Recordings::read(folder, &programs)).transpose()?;
+    let stack = Stack::new(dir.path(), &programs)?;
+    let mut demo = Demo { options, interrupt, recordings, networks: None, stack, cluster: None };
     let outcome = demo.show();
     let cleaned = demo.clean();
     drop(demo);
@@ -115,6 +123,7 @@ enum Ended {
 struct Demo<'a> {
     options: &'a Options,
     interrupt: Interrupt,
+    recordings: Option<Recordings>,
     networks: Option<Networks>,
     stack: Stack,
     cluster: Option<Cluster>,
@@ -146,18 +155,29 @@ impl Demo<'_> {
         self.stack.start_center(cluster)?;
         go_on()?;
         step("networks energy and weather");
-        networks::apply_fleets(cluster)?;
+        let manifests = Manifests::with(self.options.replay.as_deref());
+        manifests.apply_fleets(cluster)?;
         step("agents, each with a join token");
         let broker = self.stack.start_broker()?;
         if !broker {
             eprintln!("mosquitto is not there: the second agent gets a listener of its own too");
         }
-        self.stack.start_agent(cluster, "energy", "home", &["meters", "inverters"], false)?;
-        self.stack.start_agent(cluster, "weather", "field", &["stations"], broker)?;
+        for ((namespace, agent, fleets), behind_broker) in AGENTS.iter().zip([false, broker]) {
+            let recorded = self.recordings.as_ref().map(|recordings| recordings.fleets(namespace));
+            let fleets = recorded.filter(|recorded| !recorded.is_empty()).unwrap_or_else(|| fleets.to_vec());
+            self.stack.start_agent(cluster, namespace, agent, &fleets, behind_broker)?;
+        }
         go_on()?;
         step("devices and programs");
-        networks::apply_devices(cluster)?;
-        networks::apply_programs(cluster, now_ms()?)?;
+        for (network, (_, agent, _)) in NETWORKS.iter().zip(AGENTS) {
+            match &self.recordings {
+                Some(recordings) if !manifests.has_own_devices(network) => {
+                    recordings.apply_devices(cluster, network, agent)?;
+                }
+                _ => manifests.apply_devices(cluster, network)?,
+            }
+        }
+        manifests.apply_programs(cluster, now_ms()?)?;
         step("virtual hardware");
         self.start_hardware()?;
         eprintln!("everything runs after {} s\n", started.elapsed().as_secs());
@@ -171,12 +191,10 @@ impl Demo<'_> {
             agent.context("an agent is missing")
         };
         let (home, field) = (at(&self.stack, 0)?, at(&self.stack, 1)?);
-        if let Some(folder) = &self.options.replay {
-            let folder = folder.to_str().context("the recordings' path is not UTF-8")?;
-            let speed = self.options.replay_speed.to_string();
-            let arguments = ["--network", "replay", "--replay", folder, "--speed", &speed];
-            self.stack.start_simulator("replay-home", &home, &arguments)?;
-            return self.stack.start_simulator("replay-field", &field, &arguments);
+        if let Some(recordings) = &self.recordings {
+            let speed = self.options.replay_speed;
+            recordings.play(&mut self.stack, "energy", &home, speed)?;
+            return recordings.play(&mut self.stack, "weather", &field, speed);
         }
         // A sunny day's afternoon, in time with the clock.
         let day = ["--world-hour", "14"];
