@@ -173,7 +173,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Repeats an epoch from its public export, offline: weights, amounts, root
+    /// Repeats an epoch offline: from its public export weights, amounts, root; from its audit export everything
     Recompute {
         /// The export's directory or its manifest.json
         path: PathBuf,

@@ -63,7 +63,7 @@ impl Ledger {
         Ok(self.client.clone().get_info(GetInfoRequest {}).await?.into_inner())
     }
 
-    /// The whole registry.
+    /// The registry, as far as it may be seen: a viewer gets the records of its namespace, so they are counted anew.
     pub(crate) async fn registry(&self) -> Result<Registry, Fault> {
         let request = ReadRegistryRequest { after_version: 0, until_version: 0, follow: false };
         let mut records = self.client.clone().read_registry(request).await?.into_inner();
@@ -73,7 +73,8 @@ impl Ledger {
         };
         while let Some(record) = records.message().await? {
             let change: Change = serde_json::from_slice(&record.change).map_err(|error| unreadable(&error))?;
-            let record = Record { version: record.version, at: Timestamp(record.at), change };
+            let version = registry.version().saturating_add(1);
+            let record = Record { version, at: Timestamp(record.at), change };
             registry.apply(record).map_err(|error| unreadable(&error))?;
         }
         Ok(registry)

@@ -1,7 +1,8 @@
 //! All CustomResourceDefinitions as YAML text, in the order in which they are applied.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
+use serde_json::json;
 
 use crate::{EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardEpoch, RewardProgram};
 
@@ -32,7 +33,7 @@ pub enum YamlError {
 /// All definitions.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![
+    let definitions = [
         EdgeDeviceModel::crd(),
         EdgeFleet::crd(),
         EdgeAgent::crd(),
@@ -40,7 +41,25 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         EdgeEnrollment::crd(),
         RewardProgram::crd(),
         RewardEpoch::crd(),
-    ]
+    ];
+    definitions.into_iter().map(pending).collect()
+}
+
+/// Gives an object its first status: until the operator has looked at it, it is not ready, and tools that wait for objects (kstatus) see
+/// that from its first moment on. The time is a placeholder that the operator replaces.
+fn pending(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let status = json!({"conditions": [{
+        "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "no operator has looked at it yet",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]});
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(property) = properties.and_then(|properties| properties.get_mut("status")) {
+            property.default = Some(JSON(status.clone()));
+        }
+    }
+    definition
 }
 
 /// File name and text of each definition, as they are committed in `crds/yaml/`.

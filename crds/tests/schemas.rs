@@ -120,3 +120,11 @@ fn every_definition_has_a_status_subresource_and_an_age_column() {
         assert!(version.additional_printer_columns.iter().flatten().any(|column| column.name == "Age"));
     }
 }
+
+#[test]
+fn nothing_is_ready_before_an_operator_has_looked() {
+    for (kind, schema) in schemas() {
+        let first = &schema["properties"]["status"]["default"]["conditions"][0];
+        assert_eq!((&first["type"], &first["status"]), (&"Ready".into(), &"Unknown".into()), "{kind}");
+    }
+}

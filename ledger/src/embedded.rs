@@ -409,9 +409,27 @@ impl Ledger for EmbeddedLedger {
     fn read_export(&self, program: String, number: u64, export: Export) -> Answer<'_, FileStream> {
         let epoch = self.epoch(program.clone(), number);
         let registry = self.registry.borrow().registry.clone();
+        let written = self.call(|core| Ok(core.state.written.clone()));
         let (files, reader) = (Arc::clone(&self.files), self.reader.clone());
         Box::pin(async move {
-            let source = export::Source { epoch: epoch.await?, registry, files, log: reader };
+            let (epoch, mut written) = (epoch.await?, written.await?);
+            let close = epoch.closed.close.clone().unwrap_or_default();
+            written.truncate(usize::try_from(close.registry_version).unwrap_or(usize::MAX));
+            let mut matured = Vec::new();
+            for window in &close.matured {
+                let (_, result) = self.read_epoch(program.clone(), window.number).await?;
+                matured.extend(result.map(|result| (window.number, result)));
+            }
+            let previous = match number.checked_sub(1) {
+                Some(before) => match self.read_epoch(program.clone(), before).await {
+                    Ok((_, result)) => result,
+                    // A program's first epoch need not have the number 0.
+                    Err(LedgerError::NotFound(_)) => None,
+                    Err(error) => return Err(error),
+                },
+                None => None,
+            };
+            let source = export::Source { epoch, registry, written, previous, matured, files, log: reader };
             let (chunks, receiver) = mpsc::channel(8);
             tokio::task::spawn_blocking(move || {
                 let result = match export {

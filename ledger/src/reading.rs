@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use depin_domain::{
-    proofs::Section,
+    proofs::{Reading, Section, Verdict},
     time::{Timestamp, Window},
 };
 use depin_log::LogReader;
@@ -93,4 +93,23 @@ fn wanted(section: &Section, filter: &ProofFilter) -> bool {
 pub(crate) fn touches(section: &Section, window: Window) -> bool {
     let mut readings = section.series.iter().flat_map(|series| &series.readings);
     window.is_empty() || readings.any(|reading| window.contains(reading.at))
+}
+
+/// The readings of section `index` of a proof that its verdict lets count, with their metric.
+pub(crate) fn accepted<'a>(
+    section: &'a Section,
+    index: u32,
+    verdict: &'a Verdict,
+) -> impl Iterator<Item = (&'a str, Reading)> {
+    let counts = move |series: u32, reading: u32| {
+        !verdict.rejections.iter().any(|rejection| {
+            rejection.section == index
+                && rejection.series.is_none_or(|rejected| rejected == series)
+                && (rejection.readings.is_empty() || rejection.readings.contains(&reading))
+        })
+    };
+    section.series.iter().zip(0_u32..).flat_map(move |(series, place)| {
+        let readings = series.readings.iter().zip(0_u32..).filter(move |(_, number)| counts(place, *number));
+        readings.map(|(reading, _)| (series.metric.as_str(), *reading))
+    })
 }

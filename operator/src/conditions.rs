@@ -61,11 +61,13 @@ impl Say {
         Self { kind, status: status.into(), reason: reason.into(), message: message.into() }
     }
 
-    /// The condition, keeping the time of transition of the one that `existing` has if the status is the same.
+    /// The condition, keeping the time of transition of the one that `existing` has if the status is the same. The beginning of 1970 is what a
+    /// schema's default has for want of a clock.
     #[must_use]
     pub fn over(self, existing: &[Condition], generation: Option<i64>, now: Timestamp) -> Option<Condition> {
+        let same = |condition: &&Condition| condition.type_ == self.kind && condition.status == self.status.text();
         let before =
-            existing.iter().find(|condition| condition.type_ == self.kind && condition.status == self.status.text());
+            existing.iter().find(same).filter(|before| before.last_transition_time.0 > jiff::Timestamp::UNIX_EPOCH);
         let last_transition_time =
             before.map_or_else(|| time(now), |before| Some(before.last_transition_time.clone()))?;
         Some(Condition {
@@ -94,6 +96,14 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schemas_placeholder_is_no_time_of_transition() {
+        let waiting = || Say::new("Ready", Status::Unknown, "Waiting", "for its fleet");
+        let placeholder = waiting().over(&[], Some(1), Timestamp(0)).unwrap();
+        let first = waiting().over(&[placeholder], Some(1), Timestamp(1_000)).unwrap();
+        assert_eq!(Some(first.last_transition_time), time(Timestamp(1_000)));
+    }
 
     #[test]
     fn the_time_of_transition_moves_only_when_the_status_flips() {

@@ -85,6 +85,7 @@ pub async fn drive<K, F>(
     K::DynamicType: Eq + Hash + Clone + Default + Unpin + Debug,
     F: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
 {
+    context.metrics.controller(name, concurrency);
     let config = Config::default().concurrency(concurrency).debounce(Duration::from_millis(20));
     let reconcile = Arc::new(reconcile);
     controller

@@ -41,6 +41,7 @@ pub struct Metrics {
     errors: Family<ControllerLabel, Counter>,
     seconds: Family<ControllerLabel, Histogram, fn() -> Histogram>,
     active: Family<ControllerLabel, Gauge>,
+    most: Family<ControllerLabel, Gauge>,
     status_writes: Family<KindLabel, Counter>,
     leader: Gauge,
     removals_held: Family<KindLabel, Gauge>,
@@ -60,6 +61,7 @@ impl Default for Metrics {
             errors: Family::default(),
             seconds: Family::new_with_constructor(seconds),
             active: Family::default(),
+            most: Family::default(),
             status_writes: Family::default(),
             leader: Gauge::default(),
             removals_held: Family::default(),
@@ -78,6 +80,7 @@ impl Metrics {
         runtime.register("reconcile_errors", "Reconciles that failed", self.errors.clone());
         runtime.register("reconcile_time_seconds", "How long reconciles took", self.seconds.clone());
         runtime.register("active_workers", "Reconciles under way", self.active.clone());
+        runtime.register("max_concurrent_reconciles", "Reconciles that may be under way at once", self.most.clone());
         registry.register("leader_election_master_status", "1 while this operator leads", self.leader.clone());
         let own = registry.sub_registry_with_prefix("depin_operator");
         own.register("status_writes", "Status writes by kind", self.status_writes.clone());
@@ -93,6 +96,15 @@ impl Metrics {
             self.epoch_lag.clone(),
         );
         own.register("enrollments", "Enrollment requests answered, by kind and result", self.enrollments.clone());
+    }
+
+    /// A controller runs, with so many reconciles at once at most.
+    pub fn controller(&self, controller: &'static str, concurrency: u16) {
+        let label = ControllerLabel { controller: controller.to_owned() };
+        self.most.get_or_create(&label).set(concurrency.into());
+        // Present from the start: a rate over what appears with its first error misses that error.
+        drop(self.errors.get_or_create(&label));
+        drop(self.active.get_or_create(&label));
     }
 
     /// A reconcile begins; the guard notes its end.

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use depin_domain::{
     ids::DeviceId,
     proofs::{Reading, Reason, Section},
+    rewards::Zero,
     time::{Timestamp, Window},
 };
 use depin_identity::{
@@ -109,7 +110,7 @@ impl Observer {
         computed.map(|entry| serde_json::from_slice(&entry.summary).context("an epoch's summary is not JSON")).collect()
     }
 
-    /// The devices' lines of one epoch.
+    /// The devices' lines of one epoch; each reason for a zero with its meaning and remedy.
     ///
     /// # Errors
     /// When the ledger does not answer, or with something that is no line.
@@ -125,7 +126,7 @@ impl Observer {
         while let Some(page) = pages.message().await? {
             if let Some(v1::epoch_page::Message::Lines(page)) = page.message {
                 for line in page.lines {
-                    lines.push(serde_json::from_slice(&line).context("a device's line is not JSON")?);
+                    lines.push(explained(serde_json::from_slice(&line).context("a device's line is not JSON")?));
                 }
             }
         }
@@ -208,6 +209,16 @@ fn accepted_of(index: usize, section: &Section, rejections: &[v1::Rejection], ac
             reading: *reading,
         }));
     }
+}
+
+/// Adds to each reason of a line what it means and what to do.
+fn explained(mut line: Value) -> Value {
+    for reason in line.get_mut("reasons").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Ok(zero) = serde_json::from_value::<Zero>(reason.clone()) {
+            reason["text"] = format!("{}: {} {}", zero.label(), zero.reason.meaning(), zero.reason.remedy()).into();
+        }
+    }
+    line
 }
 
 fn by_reason(counts: &[v1::DropCount]) -> Map<String, Value> {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{control_plane::ControlPlane, pins::Tools};
+use crate::{control_plane::ControlPlane, pins::Tools, write_private};
 
 /// A cluster and how to talk to it.
 #[derive(Debug)]
@@ -106,6 +106,21 @@ impl Cluster {
     /// When the API server rejects one.
     pub fn apply(&self, manifests: &str) -> Result<()> {
         self.kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifests.as_bytes()).map(drop)
+    }
+
+    /// A kubeconfig file that acts as a ServiceAccount and may do what RBAC gives it, nothing more. Its token lives `hours`.
+    ///
+    /// # Errors
+    /// When the ServiceAccount is missing, or `path` cannot be written.
+    pub fn service_account_kubeconfig(&self, namespace: &str, name: &str, hours: u32, path: &Path) -> Result<()> {
+        let token = self.kubectl(&["create", "token", name, "-n", namespace, &format!("--duration={hours}h")])?;
+        let text = self.kubectl(&["config", "view", "--minify", "--flatten", "--raw", "-o", "json"])?;
+        let mut config: Value = serde_json::from_str(&text).context("kubectl printed no JSON")?;
+        config["users"] = json!([{"name": name, "user": {"token": token.trim()}}]);
+        let context = config.pointer_mut("/contexts/0/context").context("the kubeconfig has no current context")?;
+        context["user"] = name.into();
+        context["namespace"] = namespace.into();
+        write_private(path, &config.to_string())
     }
 
     /// Applies the CRDs and waits until they are served.

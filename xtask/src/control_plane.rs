@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{free_port, pins::Tools, process::Process, workspace};
+use crate::{free_port, pins::Tools, process::Process, workspace, write_private};
 
 /// Starting takes about 5 s on two idle cores; a machine that also compiles needs far more.
 const START_LIMIT: Duration = Duration::from_secs(180);
@@ -247,12 +247,4 @@ fn flag(name: &str, path: &Path) -> std::ffi::OsString {
     flag.push("=");
     flag.push(path);
     flag
-}
-
-/// Keys and tokens are for their owner's eyes only.
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -33,8 +33,7 @@ impl Tally {
     /// Takes one line of standard output or error.
     pub fn line(&mut self, line: &str) -> Shown {
         let text = line.trim();
-        for name in [text.strip_prefix("Running "), text.strip_prefix("Doc-tests ").map(|_| text)].into_iter().flatten()
-        {
+        if let Some(name) = text.strip_prefix("Running ").or(text.strip_prefix("Doc-tests ").map(|_| text)) {
             name.clone_into(&mut self.suite);
             self.block.clear();
             return Shown::Nothing;

@@ -17,10 +17,14 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{cluster::Cluster, free_port, pins, process::Process};
+use crate::{cluster::Cluster, free_port, pins, process::Process, workspace, write_private};
 
 /// The operator's namespace.
 pub const NAMESPACE: &str = "depin-system";
+/// What the operator may do.
+pub const PERMISSIONS: &str = "operator/rbac.yaml";
+/// Outside a cluster nobody renews the operator's token, so it lives as long as a demo may stay.
+const TOKEN_HOURS: u32 = 24;
 /// How long a part may take to come up on a machine that also compiles.
 const START_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
@@ -127,19 +131,23 @@ impl Stack {
     pub fn start_center(&mut self, cluster: &Cluster) -> Result<()> {
         cluster.apply_crds()?;
         cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}"))?;
+        let permissions = workspace().join(PERMISSIONS);
+        cluster.apply(&fs::read_to_string(&permissions).with_context(|| format!("no {}", permissions.display()))?)?;
         self.start_operator(cluster)?;
         self.copy_certificates(cluster)?;
         self.start_gateway()
     }
 
-    /// Starts the operator.
+    /// Starts the operator under its ServiceAccount.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_operator(&mut self, cluster: &Cluster) -> Result<()> {
+        let kubeconfig = self.dir.join("operator.kubeconfig");
+        cluster.service_account_kubeconfig(NAMESPACE, "depin-operator", TOKEN_HOURS, &kubeconfig)?;
         let mut command = self.program("depin-operator");
         command
-            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("KUBECONFIG", &kubeconfig)
             .args(["--namespace", NAMESPACE, "--ledger", &self.ledger()])
             .args(["--gateway-name", "127.0.0.1", "--gateway-name", "localhost"])
             .args(["--admin-listen", &self.operator_admin()]);
@@ -489,13 +497,6 @@ pub fn metric(text: &str, series: &str) -> f64 {
         .filter(|line| line.starts_with(series))
         .filter_map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()))
         .sum()
-}
-
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

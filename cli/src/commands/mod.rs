@@ -1,6 +1,8 @@
 //! One command a file. Each reads, decides, and returns a report; only `output` writes.
 
 mod admit;
+mod audit;
+mod bundle;
 mod check;
 mod decode;
 mod devices;

@@ -16,13 +16,24 @@ use depin_proto::v1;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::{api::EpochRecord, epochs, error::LedgerError, state::Epoch};
+use crate::{
+    api::EpochRecord,
+    epochs,
+    error::LedgerError,
+    state::{Epoch, Written},
+};
 
 /// What exports are made of.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) epoch: Epoch,
     pub(crate) registry: Registry,
+    /// What the registry was made of until the close.
+    pub(crate) written: Vec<Written>,
+    /// The result of the epoch before; none for a program's first.
+    pub(crate) previous: Option<EpochRecord>,
+    /// Results of the epochs that matured with this one.
+    pub(crate) matured: Vec<(u64, EpochRecord)>,
     pub(crate) files: Arc<dyn Storage>,
     pub(crate) log: LogReader,
 }

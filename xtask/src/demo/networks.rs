@@ -1,8 +1,8 @@
 //! The example networks, as the demo applies them.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cluster::Cluster,
@@ -18,48 +18,108 @@ const EXAMPLE_GENESIS: &str = "2026-01-01T00:00:00Z";
 /// Epochs begin at multiples of the grain, in seconds.
 const GRAIN: u64 = 5;
 
+/// Kinds of which the demo makes objects in its namespaces, itself or through the operator and agents.
+const KINDS: &str = "edgedevices.depin.dev,edgeagents.depin.dev,edgeenrollments.depin.dev,edgefleets.depin.dev,\
+                     rewardprograms.depin.dev,rewardepochs.depin.dev";
+const SYSTEM_KINDS: &str = "secrets,configmaps,leases.coordination.k8s.io,serviceaccounts,roles.rbac.authorization.k8s.io,\
+                            rolebindings.rbac.authorization.k8s.io";
+/// What the demo makes beside namespaces: other people's new objects are not the demo's.
+const CLUSTER_OBJECTS: [&str; 2] = [
+    "clusterroles.rbac.authorization.k8s.io/depin-operator",
+    "clusterrolebindings.rbac.authorization.k8s.io/depin-operator",
+];
+
 /// What a cluster had before, so that only the demo's own is removed.
 #[derive(Debug)]
 pub struct Networks {
-    namespaces: Vec<&'static str>,
+    namespaces: BTreeSet<String>,
     definitions: bool,
+    objects: BTreeSet<Object>,
 }
+
+/// `KIND/NAME` and its namespace, empty for a cluster's own.
+type Object = (String, String);
 
 impl Networks {
     /// Looks at the cluster before anything is applied.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When it does not answer, or runs an operator already: two would fight over the same objects.
     pub fn before(cluster: &Cluster) -> Result<Self> {
-        let known = cluster.kubectl(&["get", "namespaces,customresourcedefinitions", "-o", "name"])?;
-        let namespaces = [NAMESPACE, "energy", "weather"];
-        let namespaces =
-            namespaces.into_iter().filter(|name| !known.lines().any(|line| line == format!("namespace/{name}")));
-        Ok(Self { namespaces: namespaces.collect(), definitions: !known.contains("edgedevices.depin.dev") })
+        if !cluster.kubectl(&["get", "lease,secret", "-n", NAMESPACE, "-o", "name"])?.is_empty() {
+            bail!(
+                "this cluster runs depin-operator already, or a demo that was killed left something in namespace {NAMESPACE}; \
+                 use another cluster, or delete what is left: kubectl delete namespace {NAMESPACE} energy weather"
+            );
+        }
+        let definitions = cluster.kubectl(&["get", "customresourcedefinitions", "-o", "name"])?;
+        let definitions = definitions.contains("edgedevices.depin.dev");
+        let namespaces = cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
+        let namespaces = namespaces.lines().filter_map(|line| line.strip_prefix("namespace/")).map(str::to_owned);
+        let mut known = objects(cluster, definitions)?;
+        if definitions {
+            let models = cluster.kubectl(&["get", "edgedevicemodels", "-o", "name"])?;
+            known.extend(models.lines().map(|name| (name.to_owned(), String::new())));
+        }
+        Ok(Self { namespaces: namespaces.collect(), definitions, objects: known })
     }
 
-    /// Removes what the demo brought.
+    /// Removes what the demo brought, and what operator and agents made of it.
     ///
     /// # Errors
     /// When the cluster refuses.
     pub fn remove(&self, cluster: &Cluster) -> Result<()> {
-        for network in NETWORKS {
-            let folder = crate::workspace().join("examples/networks").join(network);
-            let folder = folder.to_str().context("the clone's path is not UTF-8")?;
-            cluster.kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", folder])?;
+        let mut now = objects(cluster, true)?;
+        now.extend(models(cluster)?);
+        for (object, namespace) in now.difference(&self.objects) {
+            let arguments = ["delete", "--ignore-not-found", "--wait=false", object, "-n", namespace];
+            // Those of the cluster have no namespace.
+            let arguments = if namespace.is_empty() { &arguments[..4] } else { &arguments };
+            cluster.kubectl(arguments)?;
         }
-        if !self.namespaces.is_empty() {
-            let arguments =
-                [&["delete", "namespace", "--ignore-not-found", "--wait=false"][..], &self.namespaces].concat();
-            cluster.kubectl(&arguments)?;
+        for namespace in [NAMESPACE, "energy", "weather"] {
+            if !self.namespaces.contains(namespace) {
+                cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait=false"])?;
+            }
         }
-        if self.definitions {
+        if !self.definitions {
             let folder = crate::workspace().join("crds/yaml");
             let folder = folder.to_str().context("the clone's path is not UTF-8")?;
             cluster.kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", folder])?;
         }
         Ok(())
     }
+}
+
+/// Everything of the kinds that the demo makes, where it makes them.
+fn objects(cluster: &Cluster, definitions: bool) -> Result<BTreeSet<Object>> {
+    let mut found = BTreeSet::new();
+    let mut list = |namespace: &str, what: &[&str]| -> Result<()> {
+        let place = ["-n", namespace];
+        let place = if namespace.is_empty() { &[][..] } else { &place };
+        let names = cluster.kubectl(&[&["get", "--ignore-not-found", "-o", "name"], what, place].concat())?;
+        found.extend(names.lines().map(|name| (name.to_owned(), namespace.to_owned())));
+        Ok(())
+    };
+    list("", &CLUSTER_OBJECTS)?;
+    list(NAMESPACE, &[SYSTEM_KINDS])?;
+    if definitions {
+        for network in NETWORKS {
+            list(network, &[KINDS])?;
+        }
+    }
+    Ok(found)
+}
+
+/// Models have no namespace: the demo's are those that its fleets are of.
+fn models(cluster: &Cluster) -> Result<BTreeSet<Object>> {
+    let mut found = BTreeSet::new();
+    for network in NETWORKS {
+        let names =
+            cluster.kubectl(&["get", "edgefleets", "-n", network, "-o=jsonpath={.items[*].spec.modelRef.name}"])?;
+        found.extend(names.split_whitespace().map(|name| (format!("edgedevicemodel.depin.dev/{name}"), String::new())));
+    }
+    Ok(found)
 }
 
 /// Where the networks' manifests come from: the examples, or a folder with files of its own in place of some of them.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::report::items;
@@ -48,17 +49,52 @@ pub fn print_readings(readings: &Value) {
     );
 }
 
-/// Prints how to look around.
-pub fn print_commands(cluster: &Cluster, stack: &Stack) {
-    let folder = cluster.kubectl_program().parent().map(|path| path.display().to_string()).unwrap_or_default();
-    println!("\nLook around (Ctrl-C here ends everything):");
-    println!("  export KUBECONFIG={}", cluster.kubeconfig().display());
-    println!("  export PATH={folder}:{}:$PATH", stack.programs().display());
-    println!("  kubectl get edgedevices -A");
-    println!("  kubectl get rewardepochs -A");
-    println!("  kubectl depin explain meter-0001 -n energy");
-    println!("  curl http://{}/metrics", stack.gateway_admin());
-    println!("  logs: {}", stack.dir.join("logs").display());
+/// Writes `env`, a file that a shell reads, and prints how to look around with it; `examples`: among the examples' devices.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn print_commands(cluster: &Cluster, stack: &Stack, examples: bool) -> Result<()> {
+    let env = stack.dir.join("env");
+    std::fs::write(&env, environment(cluster, stack)).with_context(|| format!("cannot write {}", env.display()))?;
+    println!("\nLook around from another shell (Ctrl-C here ends everything):");
+    println!("  . {}", env.display());
+    // Recordings have other devices and owners.
+    for (command, what) in
+        COMMANDS.iter().filter(|(command, _)| examples || !OF_EXAMPLES.iter().any(|word| command.contains(word)))
+    {
+        println!("  {command:<58} # {what}");
+    }
+    println!("  {:<58} # the gateway's metrics", format!("curl http://{}/metrics", stack.gateway_admin()));
+    println!("  {:<58} # what each program says", format!("ls {}", stack.dir.join("logs").display()));
+    Ok(())
+}
+
+/// What only the examples have.
+const OF_EXAMPLES: [&str; 2] = ["ws-0001", "0x111a000000000000000000000000000000000005"];
+
+/// Each works as it is printed, in a shell that has read [`environment`].
+pub const COMMANDS: [(&str, &str); 6] = [
+    ("kubectl get edgedevices -A", "who is there"),
+    ("kubectl get rewardepochs -A", "what was paid, with the roots"),
+    ("kubectl depin status", "the network at a glance, what was rejected and why"),
+    ("kubectl depin explain ws-0001 -n weather", "every factor of one device's reward"),
+    ("kubectl depin proof 0x111a000000000000000000000000000000000005", "what this owner needs to claim"),
+    ("kubectl depin --help", "and more"),
+];
+
+/// Where cluster, ledger and programs are, as a shell's assignments: `kubectl depin` is `kubectl-depin` on the PATH.
+#[must_use]
+pub fn environment(cluster: &Cluster, stack: &Stack) -> String {
+    let kubectl = cluster.kubectl_program().parent().map(|path| path.display().to_string()).unwrap_or_default();
+    let programs = stack.programs();
+    // Seen from the caller's directory, a relative path would lead nowhere elsewhere.
+    let programs = programs.canonicalize().unwrap_or_else(|_| programs.to_path_buf());
+    format!(
+        "export KUBECONFIG='{}'\nexport DEPIN_LEDGER='{}'\nexport PATH='{kubectl}:{}':\"$PATH\"\n",
+        cluster.kubeconfig().display(),
+        stack.ledger(),
+        programs.display()
+    )
 }
 
 struct Token<'a> {
@@ -104,19 +140,16 @@ fn print_lines(epoch: &Value, program: &Value, names: &BTreeMap<String, String>,
             Value::String(value) => format!("{feature} {value}"),
             other => format!("{feature} {other}"),
         });
-        let reasons: Vec<&str> = items(&line["reasons"])
-            .map(|zero| {
-                Some(text(&zero["detail"])).filter(|detail| !detail.is_empty()).unwrap_or(text(&zero["reason"]))
-            })
-            .collect();
         println!(
-            "  {name:<14} {:<34} weight {:>7} of {:<9} share {:>16} {}",
+            "  {name:<14} {:<34} weight {:>7} of {:<9} share {:>16}",
             values.collect::<Vec<_>>().join(", "),
             line["weight"],
             plain(&epoch["summary"]["weightSum"]),
-            token.shown(&line["share"]),
-            reasons.join(", ")
+            token.shown(&line["share"])
         );
+        for reason in items(&line["reasons"]) {
+            println!("  {:<14} {}", "", text(&reason["text"]));
+        }
     }
 }
 

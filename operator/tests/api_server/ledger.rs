@@ -36,6 +36,7 @@ struct State {
     epochs: BTreeMap<(String, u64), Epoch>,
     statistics: Vec<GrainStatistic>,
     presence: PresencePage,
+    presence_reads: u64,
     refuse_records: u32,
 }
 
@@ -124,6 +125,11 @@ impl FakeLedger {
 
     pub(crate) fn set_presence(&self, presence: PresencePage) {
         self.state().presence = presence;
+    }
+
+    /// How often somebody asked who is there.
+    pub(crate) fn presence_reads(&self) -> u64 {
+        self.state().presence_reads
     }
 
     /// Numbers of the recorded epochs of a program.
@@ -340,7 +346,9 @@ impl Ledger for FakeLedger {
         &self,
         _: Request<ReadPresenceRequest>,
     ) -> Result<Response<Self::ReadPresenceStream>, Status> {
-        Ok(list(vec![self.state().presence.clone()]))
+        let mut state = self.state();
+        state.presence_reads += 1;
+        Ok(list(vec![state.presence.clone()]))
     }
 }
 

@@ -1,0 +1,14 @@
+//! The operator against a real API server, with a ledger in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+
+#[macro_use]
+mod world;
+mod enrollment;
+mod ledger;
+mod loss;
+mod objects;
+mod presence;
+mod refusals;
+mod spine;
+mod succession;

@@ -1,0 +1,161 @@
+//! A control plane with the definitions and the operator's permissions, the ledger in memory, and operators that run against both.
+
+use std::{future::Future, path::PathBuf, sync::Mutex, time::Duration};
+
+use clap::Parser as _;
+use depin_domain::registry::Registry;
+use depin_identity::{CertificateRequest, JoinToken, SigningKey};
+use depin_operator::{Options, clock::Clock, run};
+use depin_proto::v1::{EnrollRequest, enroll_response::Result as Answer, inbox_entry::Entry};
+use depin_tests::ControlPlane;
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::sync::oneshot;
+
+use crate::ledger::FakeLedger;
+
+/// Far beyond what anything here takes; a machine that also compiles is slow.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    pub(crate) plane: ControlPlane,
+    /// The administrator.
+    pub(crate) client: Client,
+    /// The operator's ServiceAccount, with what operator/rbac.yaml allows.
+    pub(crate) operator: Client,
+    pub(crate) ledger: FakeLedger,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) scratch: tempfile::TempDir,
+}
+
+pub(crate) struct Running {
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) task: tokio::task::JoinHandle<Result<(), run::OperatorError>>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let plane = tokio::task::block_in_place(|| ControlPlane::start().unwrap());
+        let config = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
+        config.auth_info.impersonate = Some("system:serviceaccount:depin-system:depin-operator".into());
+        let operator = Client::try_from(config).unwrap();
+        let (ledger, address) = FakeLedger::serve().await;
+        let world = Self { client, operator, plane, ledger, address, scratch: tempfile::tempdir().unwrap() };
+        world.install();
+        world
+    }
+
+    /// Definitions, namespaces and the operator's permissions.
+    pub(crate) fn install(&self) {
+        tokio::task::block_in_place(|| {
+            self.plane.apply_crds().unwrap();
+            self.plane.run_kubectl(&["create", "namespace", "depin-system"]).unwrap();
+            self.plane.run_kubectl(&["create", "namespace", "town"]).unwrap();
+            self.plane.apply(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml")).unwrap();
+        });
+    }
+
+    pub(crate) fn start(&self, identity: &str) -> Running {
+        self.start_at(identity, Clock::system())
+    }
+
+    /// Starts an operator whose clock is `clock`.
+    pub(crate) fn start_at(&self, identity: &str, clock: Clock) -> Running {
+        let channel =
+            tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
+        let options = Options::parse_from([
+            "depin-operator",
+            "--ledger",
+            "https://unused:1",
+            "--identity",
+            identity,
+            "--leader-elect",
+            "--agent-silence",
+            "1",
+        ]);
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let operator = run::run_with(self.operator.clone(), clock, options, Some(channel), stopped);
+        Running { stop, task: tokio::spawn(operator) }
+    }
+
+    /// Applies YAML as a user does; what the API server says if it refuses.
+    pub(crate) fn apply(&self, yaml: &str) -> Result<(), String> {
+        static COUNT: Mutex<u32> = Mutex::new(0);
+        let mut count = COUNT.lock().unwrap();
+        *count += 1;
+        let path: PathBuf = self.scratch.path().join(format!("{count}.yaml"));
+        std::fs::write(&path, yaml).unwrap();
+        tokio::task::block_in_place(|| self.plane.apply(&path).map_err(|error| format!("{error:#}")))
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "town")
+    }
+}
+
+impl Running {
+    /// Ends it as a power cut does: nothing is given back, nothing is said.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Waits until `look` gives something.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(LIMIT, waiting).await {
+        Ok(found) => found,
+        Err(_) => unreachable!("{what} did not come to pass"),
+    }
+}
+
+pub(crate) async fn enroll(world: &World, token: &JoinToken, key: &SigningKey, name: &str) -> Answer {
+    let csr = CertificateRequest::make(key).unwrap();
+    let request =
+        EnrollRequest { token: token.secret().to_vec().into(), csr: csr.into(), name: name.into(), facts: None };
+    let id = world.ledger.post(Entry::Enroll(request));
+    let answer = eventually("an answer", || async { world.ledger.answer(id) }).await;
+    answer.unwrap().result.unwrap()
+}
+
+pub(crate) async fn registered(world: &World, what: &str, look: impl Fn(&Registry) -> bool) {
+    eventually(what, || async { look(&world.ledger.registry()).then_some(()) }).await;
+}
+
+macro_rules! condition {
+    ($world:expr, $kind:ty, $name:expr, $condition:expr, $status:expr) => {{
+        let api: kube::Api<$kind> = $world.api();
+        condition!(api $name, $condition, $status)
+    }};
+    ($api:ident $name:expr, $condition:expr, $status:expr) => {{
+        let api = &$api;
+        let name: &str = $name;
+        $crate::world::eventually(&format!("{} of {name} = {}", $condition, $status), move || async move {
+            let object = api.get_opt(name).await.unwrap()?;
+            let conditions = object.status.as_ref()?.conditions.clone();
+            conditions.into_iter().find(|condition| condition.type_ == $condition && condition.status == $status)
+        })
+        .await
+    }};
+}

@@ -1,0 +1,433 @@
+//! `kubectl depin` against a real network: every command that a person has, its JSON, its exit codes and what it says when
+//! something is wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
+mod tool;
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use depin_domain::{
+    rewards::merkle,
+    time::{Timestamp, Window},
+};
+use depin_identity::{CertificateAuthority, CertificateRequest, JoinToken, PeerIdentity, SigningKey};
+use depin_tests::{Cluster, Stack, programs, tools::Tools, workspace};
+use serde_json::Value;
+use tool::{Tool, word};
+use xtask::demo::{
+    networks::{self, Networks},
+    showcase,
+};
+use xtask::stack::{http_get, metric};
+
+const LIMIT: Duration = Duration::from_secs(240);
+const STATION_OWNER: &str = "0x111a000000000000000000000000000000000005";
+
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// Looks again and again until `look` finds something.
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come within {LIMIT:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A network with meters that come in by themselves, inverters that wait for a person, and stations; and what the cluster had before.
+fn start(dir: &Path) -> (Cluster, Stack, Networks) {
+    fs::create_dir_all(dir.join("control-plane")).unwrap();
+    let cluster = Cluster::start(&dir.join("control-plane")).unwrap();
+    let before = Networks::before(&cluster).unwrap();
+    let mut stack = Stack::new(dir, &programs().unwrap()).unwrap();
+    stack.start_center(&cluster).unwrap();
+    networks::apply_fleets(&cluster).unwrap();
+    let manual = r#"{"spec": {"enrollment": {"policy": "Manual"}}}"#;
+    cluster.kubectl(&["patch", "efleet", "inverters", "-n", "energy", "--type=merge", "-p", manual]).unwrap();
+    stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false).unwrap();
+    stack.start_agent(&cluster, "weather", "field", &["stations"], false).unwrap();
+    networks::apply_devices(&cluster).unwrap();
+    networks::apply_programs(&cluster, u64::try_from(now_ms()).unwrap()).unwrap();
+    let (home, field) = (stack.agents[0].mqtt.clone(), stack.agents[1].mqtt.clone());
+    let with = |network, devices| ["--network", network, "--devices", devices, "--world-hour", "14"];
+    let impossible = [&with("meters", "3")[..], &["--impossible", "0.1"]].concat();
+    stack.start_simulator("meters", &home, &impossible).unwrap();
+    stack.start_simulator("pv", &home, &with("pv", "3")).unwrap();
+    stack.start_simulator("weather", &field, &with("weather", "3")).unwrap();
+    (cluster, stack, before)
+}
+
+#[test]
+fn every_command_does_what_it_says() {
+    if let Err(missing) = Tools::find() {
+        println!("skipped: {missing}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, mut stack, before) = start(dir.path());
+    let tool = Tool::administrator(&cluster, &stack);
+
+    people_decide(&tool, &cluster);
+    suspensions(&tool, &cluster);
+    tokens(&tool, &cluster);
+    let epoch = eventually("two epochs of each program", || {
+        let epochs = tool.json("epochs -A");
+        let of = |program: &str| epochs.as_array().unwrap().iter().filter(|epoch| epoch["program"] == program).count();
+        (of("weather/observations") >= 2 && of("energy/kilowatts") >= 2).then(|| {
+            let mut newest =
+                epochs.as_array().unwrap().iter().filter(|epoch| epoch["program"] == "weather/observations");
+            newest.next().unwrap().clone()
+        })
+    });
+    looking(&tool);
+    the_operator_tells_its_health(&stack);
+    explaining(&tool, &epoch);
+    claiming(&tool, &epoch);
+    verifying(&tool, dir.path());
+    recomputing(&tool, dir.path(), &epoch);
+    decoding(&tool, dir.path());
+    checking(&tool, dir.path());
+    usual_flags(&cluster, &stack, &tool, &epoch);
+    a_tenant_reads_with_a_certificate(&stack, dir.path());
+    the_demos_commands_work_as_they_are_printed(&cluster, &stack, dir.path());
+    stack.stop().unwrap();
+    the_cluster_is_left_as_it_was(&cluster, &before);
+}
+
+/// Under the Manual policy two inverters ask; one is let in, one is turned away.
+fn people_decide(tool: &Tool, cluster: &Cluster) {
+    let asking = eventually("two inverters ask", || {
+        let status = tool.json("status -n energy");
+        let waiting = status["waiting"].as_array().unwrap().clone();
+        (waiting.len() == 2).then_some(waiting)
+    });
+    let name = |place: usize| asking[place]["name"].as_str().unwrap().to_owned();
+    let table = tool.text("status -A");
+    assert!(table.contains(&format!("kubectl depin approve -n energy {}", name(0))), "{table}");
+
+    let made = tool.json(&format!("approve {} -n energy --owner {STATION_OWNER} --as pv-roof", name(0)));
+    assert_eq!(made["created"], "edgedevice/pv-roof");
+    eventually("the approved inverter is ready", || {
+        let device = cluster.get(&["edgedevice", "pv-roof", "-n", "energy"]).unwrap();
+        condition(&device, "Ready").filter(|ready| ready["status"] == "True")
+    });
+    eventually("the request of the approved inverter is gone", || {
+        let left = cluster.kubectl(&["get", "ee", &name(0), "-n", "energy", "--ignore-not-found"]).unwrap();
+        left.is_empty().then_some(())
+    });
+    tool.text(&format!("deny {} -n energy --reason not-ours", name(1)));
+    let denied = cluster.get(&["ee", &name(1), "-n", "energy"]).unwrap();
+    assert_eq!(condition(&denied, "Denied").unwrap()["message"], "not-ours");
+    assert_eq!(tool.json("status -n energy")["waiting"], serde_json::json!([]));
+    tool.fails("approve nobody -n energy", 3, &["nobody", "not found", "check name and namespace"]);
+}
+
+fn condition(object: &Value, kind: &str) -> Option<Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind).cloned()
+}
+
+fn suspensions(tool: &Tool, cluster: &Cluster) {
+    let suspended = |status: &'static str| {
+        eventually("the suspension", || {
+            let device = cluster.get(&["edgedevice", "meter-0001", "-n", "energy"]).unwrap();
+            condition(&device, "Suspended").filter(|suspended| suspended["status"] == status)
+        })
+    };
+    tool.text("suspend meter-0001 -n energy --reason moving-house");
+    assert!(suspended("True")["message"].as_str().unwrap().contains("moving-house"));
+    tool.text("resume device/meter-0001 -n energy");
+    suspended("False");
+    let program = || cluster.get(&["rewardprogram", "kilowatts", "-n", "energy"]).unwrap();
+    tool.text("suspend program/kilowatts -n energy --reason audit");
+    assert_eq!(program()["spec"]["suspend"], true);
+    assert_eq!(program()["metadata"]["annotations"]["depin.dev/suspend-reason"], "audit");
+    tool.text("resume program/kilowatts -n energy --reason done");
+    assert_eq!(program()["spec"]["suspend"], false);
+    tool.fails("suspend fleet/meters -n energy --reason x", 1, &["cannot be suspended", "device/NAME or program/NAME"]);
+    tool.fails("suspend meter-0001 -n energy", 2, &["--reason"]);
+    tool.fails("suspend nothing -n energy --reason x", 3, &["nothing"]);
+}
+
+fn tokens(tool: &Tool, cluster: &Cluster) {
+    let made = tool.json("token create --fleet meters --agent shed -n energy --hours 1");
+    let token: JoinToken = made["token"].as_str().unwrap().parse().unwrap();
+    let enrollment = made["enrollment"].as_str().unwrap();
+    let enrollment = eventually("the invitation admits", || {
+        let enrollment = cluster.get(&["ee", enrollment, "-n", "energy"]).unwrap();
+        condition(&enrollment, "Ready").is_some_and(|ready| ready["status"] == "True").then_some(enrollment)
+    });
+    assert_eq!(enrollment["spec"]["token"]["sha256"], token.hash().to_string(), "only the hash is kept");
+    assert_eq!(enrollment["spec"]["token"]["agent"], "shed");
+    let plain = tool.text("token create --fleet meters -n energy");
+    assert!(plain.trim().parse::<JoinToken>().is_ok(), "the token alone is printed, for a pipe: {plain}");
+    tool.fails("token create -n energy", 2, &["--fleet"]);
+}
+
+/// Readings and rejections by reason, agents, devices, epochs.
+fn looking(tool: &Tool) {
+    let status = tool.json("status -A");
+    assert!(status["ledger"]["readingsAccepted"].as_u64().unwrap() > 0, "{status}");
+    assert!(status["ledger"]["readingsRejected"]["OutOfRange"].as_u64().unwrap() > 0, "{status}");
+    assert_eq!(status["agents"].as_array().unwrap().len(), 2);
+    let text = tool.text("status");
+    for said in ["OutOfRange", "energy/home", "weather/field", "readings accepted"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let devices = tool.json("devices -n energy");
+    let meter = devices.as_array().unwrap().iter().find(|device| device["name"] == "meter-0002").unwrap();
+    assert_eq!((&meter["ready"], &meter["online"]), (&"True".into(), &"True".into()), "{meter}");
+    assert!(meter["accepted"].as_u64().unwrap() > 0);
+    assert!(devices.as_array().unwrap().iter().all(|device| device["namespace"] == "energy"));
+    let table = tool.text("devices -A");
+    for said in ["SERIAL", "meter-0001", "ws-0003", "REASON"] {
+        assert!(table.contains(said), "{said}: {table}");
+    }
+    let table = tool.text("epochs --program weather/observations --limit 1");
+    assert_eq!(table.lines().count(), 2, "{table}");
+    tool.fails("epochs --program weather/nothing", 3, &["weather/nothing", "kubectl get rewardprograms"]);
+}
+
+/// For whoever watches the operator: health, and metrics under the names that dashboards know.
+fn the_operator_tells_its_health(stack: &Stack) {
+    let get = |path: &str| http_get(&stack.operator_admin(), path).unwrap();
+    for path in ["/healthz", "/readyz"] {
+        assert!(get(path).starts_with("HTTP/1.1 200"), "{path}: {}", get(path));
+    }
+    let metrics = get("/metrics");
+    let controller = "{controller=\"devices\"";
+    for (name, at_least) in [
+        (format!("controller_runtime_reconcile_total{controller}"), 1.0),
+        (format!("controller_runtime_reconcile_time_seconds_count{controller}"), 1.0),
+        (format!("controller_runtime_max_concurrent_reconciles{controller}"), 1.0),
+        (format!("controller_runtime_reconcile_errors_total{controller}"), 0.0),
+        (format!("controller_runtime_active_workers{controller}"), 0.0),
+        ("leader_election_master_status".to_owned(), 1.0),
+        ("depin_operator_status_writes_total{kind=\"EdgeDevice\"}".to_owned(), 1.0),
+        ("depin_operator_epochs_total".to_owned(), 4.0),
+    ] {
+        assert!(metrics.lines().any(|line| line.starts_with(&name)), "{name}: {metrics}");
+        assert!(metric(&metrics, &name) >= at_least, "{name}: {metrics}");
+    }
+}
+
+/// The factors that are told give the amount that is told.
+fn explaining(tool: &Tool, epoch: &Value) {
+    let number = epoch["number"].as_u64().unwrap();
+    let told = tool.json(&format!("explain ws-0001 -n weather --epoch {number}"));
+    let text = told.to_string();
+    assert!(text.contains("\"share\""), "{text}");
+    let text = tool.text(&format!("explain weather/ws-0001 --epoch {number}"));
+    for said in ["Share", "floor(", "Paid", STATION_OWNER, epoch["root"].as_str().unwrap()] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let line = text.lines().find(|line| line.starts_with("Share")).unwrap();
+    let numbers: Vec<u128> =
+        line.split(|letter: char| !letter.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(numbers[3], numbers[0] * numbers[1] / numbers[2], "{line}");
+    tool.text("explain ws-0001 -n weather");
+    tool.fails("explain ws-9999 -n weather", 3, &["ws-9999", "kubectl depin devices"]);
+    tool.fails("explain ws-0001 -n weather --epoch 999999999", 3, &["999999999"]);
+}
+
+/// What `proof` prints is what a contract takes.
+fn claiming(tool: &Tool, epoch: &Value) {
+    let claims = tool.json(&format!("proof {STATION_OWNER} -n weather --program observations"));
+    let claim = &claims[0];
+    let root = merkle::from_text(claim["root"].as_str().unwrap()).unwrap();
+    let proof: Vec<_> = claim["proof"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| merkle::from_text(node.as_str().unwrap()).unwrap())
+        .collect();
+    let (account, amount) = (STATION_OWNER.parse().unwrap(), claim["cumulative"].as_str().unwrap().parse().unwrap());
+    assert!(merkle::verify(&root, &merkle::leaf(&account, amount), &proof), "{claim}");
+    assert!(claim["epoch"].as_u64().unwrap() >= epoch["number"].as_u64().unwrap());
+    tool.fails("proof 0x0000000000000000000000000000000000000009", 3, &["nothing to claim"]);
+    tool.fails("proof bob", 1, &["bob", "EVM address"]);
+}
+
+/// Proofs that were kept verify offline; one changed letter does not.
+fn verifying(tool: &Tool, dir: &Path) {
+    let file = dir.join("proofs.txt");
+    let kept = tool.json(&format!("proofs ws-0001 -n weather --out {}", word(&file)));
+    assert!(kept["proofs"].as_u64().unwrap() > 0);
+    let offline = Tool::bare();
+    let found = offline.json(&format!("verify {}", word(&file)));
+    assert_eq!(found["faults"], serde_json::json!([]));
+    assert!(found["receipts"].as_u64().unwrap() > 0);
+    assert!(tool.text("proofs ws-0001 -n weather").contains("ACCEPTED"));
+
+    let text = fs::read_to_string(&file).unwrap();
+    let middle = text.find('\n').unwrap() + 120;
+    let letter = if &text[middle..=middle] == "a" { "b" } else { "a" };
+    let tampered = dir.join("tampered.txt");
+    fs::write(&tampered, [&text[..middle], letter, &text[middle + 1..]].concat()).unwrap();
+    let run = offline.run(&format!("verify {}", word(&tampered)));
+    assert!(matches!(run.code, 1 | 4), "{run:?}");
+    offline.fails(&format!("verify {}", word(&workspace().join("README.md"))), 1, &["kubectl depin proofs --out"]);
+    offline.fails("verify /nowhere", 1, &["/nowhere", "check the path"]);
+}
+
+/// The public export gives weights, amounts and root; the audit export everything; a changed file is no export.
+fn recomputing(tool: &Tool, dir: &Path, epoch: &Value) {
+    let number = epoch["number"].as_u64().unwrap();
+    let (public, audit) = (dir.join("public"), dir.join("audit"));
+    let offline = Tool::bare();
+    for (folder, more) in [(&public, ""), (&audit, " --audit")] {
+        tool.text(&format!("export observations -n weather --epoch {number} --out {}{more}", word(folder)));
+        let again = offline.json(&format!("recompute {}", word(folder)));
+        assert_eq!(again["differences"], serde_json::json!([]), "{again}");
+        assert_eq!(again["root"], epoch["root"]);
+    }
+    let text = offline.text(&format!("recompute {}", word(&audit)));
+    assert!(text.contains("From signatures to root"), "{text}");
+    // Each epoch that is there, also those in which others matured.
+    for epoch in tool.json("epochs --program weather/observations").as_array().unwrap() {
+        let folder = dir.join(format!("audit-{}", epoch["number"]));
+        let arguments = format!("--epoch {} --audit --out {}", epoch["number"], word(&folder));
+        tool.text(&format!("export weather/observations {arguments}"));
+        assert_eq!(offline.json(&format!("recompute {}", word(&folder)))["root"], epoch["root"]);
+    }
+
+    let file = audit.join("lines.parquet");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    offline.fails(&format!("recompute {}", word(&audit)), 4, &["lines.parquet", "SHA-256"]);
+    // A manifest that claims more than its lines give is found out by arithmetic.
+    let manifest = public.join("manifest.json");
+    let claimed = fs::read_to_string(&manifest).unwrap().replacen("\"cumulative\":\"", "\"cumulative\":\"9", 1);
+    fs::write(&manifest, claimed).unwrap();
+    offline.fails(&format!("recompute {}", word(&public)), 4, &["root"]);
+    tool.fails("export weather/observations --epoch 999999999 --out /tmp/never", 3, &["999999999"]);
+}
+
+fn decoding(tool: &Tool, dir: &Path) {
+    let payload = dir.join("payload.json");
+    fs::write(&payload, r#"{"ts": 1700000000000, "observation": {"temperature_c": 21.37, "humidity_pct": "wet"}}"#)
+        .unwrap();
+    let line = |model: &str| format!("decode --model {model} --topic weather/ws-7/observation {}", word(&payload));
+    let run = tool.run(&format!("{} -o json", line("weather-station")));
+    assert_eq!(run.code, 4, "a field that is no number is a finding: {run:?}");
+    let told: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(told["readings"][0]["device"], "ws-7");
+    assert_eq!(told["readings"][0]["value"], "2137");
+    assert_eq!(told["rejections"][0]["where"], "field observation.humidity_pct");
+    let file = workspace().join("examples/networks/weather/models.yaml");
+    fs::write(&payload, r#"{"ts": 1700000000000, "observation": {"temperature_c": 21.37}}"#).unwrap();
+    let run = Tool::bare().run(&line(word(&file)));
+    assert!(run.out.contains("21.37") && run.out.contains("ws-7"), "{run:?}");
+    tool.fails(&line("no-such-model"), 3, &["no-such-model"]);
+}
+
+fn checking(tool: &Tool, dir: &Path) {
+    let found = tool.json("check");
+    assert!(found.as_array().unwrap().iter().all(|finding| finding["right"] == true), "{found}");
+    let broker = dir.join("mosquitto.conf");
+    fs::write(&broker, "listener 1883\n").unwrap();
+    tool.fails(
+        &format!("check --broker-config {}", word(&broker)),
+        4,
+        &["max_queued_messages", "set persistence true"],
+    );
+    let alone = Tool::bare().with("KUBECONFIG", "/nowhere/kubeconfig");
+    alone.fails("check", 4, &["API server", "set KUBECONFIG", "give --ledger"]);
+}
+
+/// Flags of kubectl, exit codes, errors as JSON, completion.
+fn usual_flags(cluster: &Cluster, stack: &Stack, tool: &Tool, epoch: &Value) {
+    let (kubeconfig, ledger) = (word(cluster.kubeconfig()), stack.ledger());
+    let bare = Tool::bare();
+    let by_flags = bare.json(&format!("epochs --kubeconfig {kubeconfig} --context depin --ledger {ledger} -n weather"));
+    assert!(by_flags.as_array().unwrap().iter().any(|known| known["root"] == epoch["root"]));
+    tool.fails("devices --context nowhere", 1, &["nowhere", "--context"]);
+    bare.fails(&format!("epochs --kubeconfig {kubeconfig}"), 1, &["--ledger"]);
+    let closed = format!("epochs --kubeconfig {kubeconfig} --ledger https://127.0.0.1:1");
+    bare.fails(&closed, 1, &["ledger", "check --ledger"]);
+    let run = tool.run("explain nobody -n weather -o json");
+    let told: Value = serde_json::from_str(&run.errors).unwrap();
+    assert_eq!((run.code, &told["exitCode"]), (3, &3.into()));
+    assert!(!told["remedy"].as_str().unwrap().is_empty());
+    bare.fails("frobnicate", 2, &["frobnicate"]);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = bare.text(&format!("completion {shell}"));
+        assert!(script.contains("kubectl-depin") && script.contains("recompute"), "{shell}");
+    }
+}
+
+/// Without a cluster, with a certificate for one namespace.
+fn a_tenant_reads_with_a_certificate(stack: &Stack, dir: &Path) {
+    let read = |name: &str| fs::read_to_string(stack.authority().join(name)).unwrap();
+    let authority = CertificateAuthority::from_pem(&read("tls.crt"), &read("tls.key")).unwrap();
+    let key = SigningKey::generate().unwrap();
+    let request = CertificateRequest::from_der(&CertificateRequest::make(&key).unwrap()).unwrap();
+    let validity = Window { start: Timestamp(now_ms() - 60_000), end: Timestamp(now_ms() + 3_600_000) };
+    let viewer = PeerIdentity::Viewer { namespace: "weather".into() };
+    let leaf = authority.issue(&request, &viewer, &[], validity).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let tenant = Tool::bare()
+        .with("DEPIN_LEDGER", &stack.ledger())
+        .with("DEPIN_LEDGER_CERT", &file("viewer.crt", &leaf))
+        .with("DEPIN_LEDGER_KEY", &file("viewer.key", &key.to_pem()))
+        .with("DEPIN_LEDGER_CA", &file("ca.crt", &read("tls.crt")));
+    assert!(!tenant.json("epochs --program weather/observations").as_array().unwrap().is_empty());
+    assert!(tenant.text("explain weather/ws-0001").contains("Share"));
+    assert!(tenant.text(&format!("proof {STATION_OWNER}")).contains("Root"));
+    // Another tenant's is not even known to exist.
+    tenant.fails("epochs --program energy/kilowatts", 3, &["energy/kilowatts"]);
+    tenant.fails("explain energy/meter-0001", 3, &["meter-0001"]);
+    let half = Tool::bare().with("DEPIN_LEDGER", &stack.ledger()).with("DEPIN_LEDGER_CERT", "viewer.crt");
+    half.fails("epochs", 1, &["belong together"]);
+}
+
+/// As a plugin of kubectl, in a shell that has read the demo's file.
+fn the_demos_commands_work_as_they_are_printed(cluster: &Cluster, stack: &Stack, dir: &Path) {
+    let file = dir.join("env");
+    fs::write(&file, showcase::environment(cluster, stack)).unwrap();
+    for (command, _) in showcase::COMMANDS {
+        let run = Tool::bare().shell(&format!(". {}; {command}", word(&file)));
+        assert_eq!(run.code, 0, "{command}: {run:?}");
+        assert!(!run.out.trim().is_empty(), "{command}");
+    }
+    let run = Tool::bare().shell(&format!(". {}; kubectl plugin list", word(&file)));
+    assert!(run.out.contains("kubectl-depin"), "{run:?}");
+}
+
+/// What the demo removes from a cluster that is not its own: all that it, the operator and the agents made.
+fn the_cluster_is_left_as_it_was(cluster: &Cluster, before: &Networks) {
+    let refused = Networks::before(cluster).unwrap_err().to_string();
+    assert!(refused.contains("kubectl delete namespace depin-system"), "{refused}");
+    before.remove(cluster).unwrap();
+    eventually("the end of the definitions", || {
+        let left = cluster.kubectl(&["get", "customresourcedefinitions", "-o", "name"]).unwrap();
+        (!left.contains("depin.dev")).then_some(())
+    });
+    let roles = cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]).unwrap();
+    assert!(!roles.contains("depin-operator"), "{roles}");
+    let kept =
+        cluster.kubectl(&["get", "secrets,leases,configmaps,roles,rolebindings", "-n", "depin-system", "-o", "name"]);
+    assert_eq!(kept.unwrap(), "");
+    // Without a controller manager a namespace stays on its way out.
+    let phases = "-o=jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}";
+    let phases = cluster.kubectl(&["get", "namespaces", phases]).unwrap();
+    for namespace in ["depin-system", "energy", "weather"] {
+        assert!(phases.contains(&format!("{namespace}=Terminating")), "{phases}");
+    }
+}
