@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{cargo::Cargo, harness::Tally, test::follow, tools};
@@ -25,45 +25,60 @@ pub struct Options {
     /// Only tests whose name contains this
     #[arg(long)]
     pub only: Option<String>,
+    /// Only this file or folder of a package's tests/, like `kills`: builds less
+    #[arg(long, value_name = "TARGET")]
+    pub suite: Option<String>,
 }
 
-/// Runs the suites and writes `docs/reliability/soak-COMMIT.md`; with `--only`, a report of its own beside it.
+/// Runs the suites and writes `docs/reliability/soak-COMMIT.md`; with `--only` or `--suite`, a report of its own beside it.
 ///
 /// # Errors
 /// When cargo or git cannot be run, or the report not be written.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let cargo = Cargo::find()?;
     tools::prepare()?;
-    cargo.build_programs()?;
+    // As the tests are built, examples too, so that both share their outputs.
+    let built =
+        cargo.command(&["build", "--workspace", "--bins", "--examples"]).status().context("cannot run cargo")?;
+    if !built.success() {
+        bail!("the programs do not build");
+    }
     let started = Instant::now();
-    let mut command = cargo.command(&["test", "--workspace", "--tests", "--no-fail-fast", "--color", "never"]);
+    let mut command = cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never"]);
+    match &options.suite {
+        Some(suite) => command.args(["--test", suite]),
+        None => command.arg("--tests"),
+    };
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
     let (tally, success) = follow(&mut command)?;
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     let title = format!("{commit}{}", if changed { " with uncommitted changes" } else { "" });
-    let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, options.only.as_deref())?;
+    let part: Vec<&str> = [&options.suite, &options.only].into_iter().flatten().map(String::as_str).collect();
+    let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, &part.join("-"))?;
     println!("report: {}\n{} passed, {} failed", path.display(), tally.passed, tally.failed);
     Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn write_report(commit: &str, report: &str, only: Option<&str>) -> Result<PathBuf> {
+/// A run of a part does not overwrite the report of the whole.
+fn write_report(commit: &str, report: &str, part: &str) -> Result<PathBuf> {
     let folder = crate::workspace().join("docs/reliability");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
-    let only = only.map(|only| format!("-{}", only.chars().map(plain).collect::<String>())).unwrap_or_default();
-    let path = folder.join(format!("soak-{commit}{only}.md"));
+    let name: String = format!("soak-{commit}-{part}").trim_end_matches('-').chars().map(plain).collect();
+    let path = folder.join(format!("{name}.md"));
     fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
 fn report(title: &str, options: &Options, tally: &Tally, time: Duration) -> Result<String, std::fmt::Error> {
     let mut report = format!("# Soak of {title}\n\n");
-    let only = options.only.as_ref().map(|only| format!(" of the tests named like `{only}`")).unwrap_or_default();
+    let suite = options.suite.as_ref().map(|suite| format!(" in `{suite}`")).unwrap_or_default();
+    let only = options.only.as_ref().map(|only| format!(" of tests named like `{only}`")).unwrap_or_default();
     writeln!(
         report,
-        "Seed {}, {} rounds of each suite{only}, {} s in all.",
+        "Seed {}, {} rounds of each suite{suite}{only}, {} s in all.",
         options.seed,
         options.rounds,
         time.as_secs()
@@ -119,17 +134,16 @@ mod tests {
 
     #[test]
     fn the_report_tells_each_suite_and_what_failed() {
-        let tally = Tally {
-            passed: 2,
-            failed: 1,
-            trials: vec![
-                "spool model: seed 7, rounds 1000, 12.5 s".to_owned(),
-                "ledger: failed; repeat with DEPIN_TRIAL_SEED=7 DEPIN_TRIAL_FIRST=3 DEPIN_TRIAL_ROUNDS=1".to_owned(),
-            ],
-            skipped: vec!["no broker".to_owned()],
-            ..Tally::default()
-        };
-        let options = Options { rounds: 1000, seed: 7, only: None };
+        let mut tally = Tally::default();
+        for line in [
+            "trial spool model: seed 7, rounds 1000, 12.5 s",
+            "trial ledger: failed; repeat with DEPIN_TRIAL_SEED=7 DEPIN_TRIAL_FIRST=3 DEPIN_TRIAL_ROUNDS=1",
+            "skipped: no broker",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+        ] {
+            tally.line(line);
+        }
+        let options = Options { rounds: 1000, seed: 7, only: None, suite: None };
         let report = report("abc", &options, &tally, Duration::from_secs(60)).unwrap();
         assert!(report.contains("| spool model | 7 | 1000 | 12.5 |"), "{report}");
         assert!(report.contains("| **ledger: failed; repeat with"), "{report}");
