@@ -12,8 +12,8 @@ pub struct Tally {
     pub skipped: Vec<String>,
     /// `trial NAME: seed …, rounds …` lines.
     pub trials: Vec<String>,
-    pub(crate) suite: String,
-    pub(crate) block: Vec<String>,
+    suite: String,
+    block: Vec<String>,
 }
 
 /// What a line means for a person who watches.
