@@ -38,7 +38,7 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
         assert_eq!((info.proofs, info.readings_accepted), (20, 30));
         assert_eq!(info.readings_rejected[0].reason, u32::from(Reason::CheckFailed.code()));
         let head = ledger
-            .open_chains(vec![OpenChain { key: sealer.key(), incarnation: 1, next_sequence: 21 }])
+            .open_chains(vec![OpenChain { key: sealer.key(), incarnation: 1, next_sequence: 21, sealed_sequence: 20 }])
             .await
             .unwrap()
             .remove(0);
