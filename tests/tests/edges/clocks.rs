@@ -55,8 +55,9 @@ async fn what_is_measured_before_the_clock_is_set_is_dated_before_it_is_signed()
     site.machine.set_clock();
     speak(&site, 20).await;
     world.until_judged(7).await;
-    let expected: Vec<_> =
-        [(5, 1), (6, 6), (11, 11), (12, 12), (13, 13), (14, 14), (20, 20)].map(|(at, value)| (minute(at), value)).into();
+    let expected: Vec<_> = [(5, 1), (6, 6), (11, 11), (12, 12), (13, 13), (14, 14), (20, 20)]
+        .map(|(at, value)| (minute(at), value))
+        .into();
     assert_eq!(recorded(&world).await, expected);
     for proof in world.proofs().await {
         assert!(decode_header(&proof.proof.header).unwrap().sealed_at.0 >= minute(5), "nothing is signed in 1970");

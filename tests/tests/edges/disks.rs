@@ -33,7 +33,7 @@ async fn an_older_copy_of_the_agents_disk_counts_nothing_twice_and_the_chain_goe
     site.publish(measure(1, 0..10)).await;
     world.until_judged(21).await;
     // Five more minutes wait in the spool when the disk is copied; then they are sealed and counted, and more after them.
-    site.cut().await;
+    site.restart_cut_off().await;
     site.publish(measure(1, 10..15)).await;
     site.stop().await;
     copy_directory(&site.directory, &world.path("older"));
@@ -79,33 +79,46 @@ async fn two_copies_of_an_agent_count_nothing_twice_and_leave_evidence_but_no_pe
     other.publish([Message::power(2, minute(1), 300)]).await;
     site.publish(measure(1, 0..10)).await;
     world.until_judged(21).await;
-    // Both copies begin with the same five minutes in the spool, from the same head.
-    site.cut().await;
+    // Both copies begin with the same five minutes in the spool.
+    site.restart_cut_off().await;
     site.publish(measure(1, 10..15)).await;
     site.stop().await;
-    let mut copy = site.clone_to(&world, "copy").await;
+    let mut copy = site.clone_to(&world, "copy-0").await;
     site.link.mend();
-    for one in [&mut site, &mut copy] {
-        one.start_configured().await;
-    }
+    site.start_configured().await;
+    world.until_judged(31).await;
+    world.time.set(minute(31));
+    copy.start_configured().await;
     world.until_judged(41).await;
     assert_eq!(world.accepted().await, 31, "the five minutes count once: {:?}", world.rejected().await);
-    // Each takes what the hardware tells it; some of it both.
-    let mut judged = 41;
-    for round in 0..5 {
-        let first = 15 + round * 3;
-        for (one, minutes) in [(&site, first..first + 2), (&copy, first + 1..first + 3)] {
-            one.publish(measure(1, minutes)).await;
-            judged += 4;
-            world.until_judged(judged).await;
+    // From one head both seal what their hardware tells them, some of it to both, until they collide.
+    let (mut judged, mut next) = (41, 15);
+    while !world.refused().await.contains_key("Equivocation") {
+        assert!(next < 60, "ten pairs of copies never sealed in the same place");
+        site.answered().await;
+        for one in [&mut site, &mut copy] {
+            one.stop().await;
         }
+        copy = site.clone_to(&world, &format!("copy-{next}")).await;
+        world.time.set(minute(31.max(next + 3)));
+        for one in [&mut site, &mut copy] {
+            one.start_configured().await;
+            one.connected().await;
+        }
+        tokio::join!(site.publish(measure(1, next..next + 2)), copy.publish(measure(1, next + 1..next + 3)));
+        (judged, next) = (judged + 8, next + 3);
+        world.until_judged(judged).await;
+        assert_eq!(world.accepted().await, 1 + 2 * u64::try_from(next).unwrap(), "{:?}", world.rejected().await);
     }
-    assert_eq!(world.accepted().await, 31 + 5 * 6, "{:?}", world.rejected().await);
     world.time.set(minute(60));
     let epoch = world.close(&spec).await;
-    assert_eq!(world.frozen(0, 0).await[&(1, "power".to_owned())], (30, 300, 0));
-    assert_eq!(world.frozen(0, 0).await[&(1, "energy".to_owned())], (30, 4_350, 290));
-    assert_eq!((paid(&epoch, 1), paid(&epoch, 2)), (450, 450), "a clone costs nothing");
+    let sums = world.frozen(0, 0).await;
+    let minutes = u64::try_from(next).unwrap();
+    assert_eq!(sums[&(1, "power".to_owned())], (minutes, i128::from(next) * 10, 0));
+    assert_eq!(sums[&(1, "energy".to_owned())].2, i128::from(next - 1) * 10);
+    let (own, all) = (minutes * 10, minutes * 10 + 300);
+    let shares = [own, 300].map(|weight| u128::from(900 * weight / all));
+    assert_eq!([paid(&epoch, 1), paid(&epoch, 2)], shares, "a clone costs nothing");
     for one in [&mut site, &mut copy, &mut other] {
         one.stop().await;
     }

@@ -74,7 +74,7 @@ async fn an_offline_agents_old_model_counts_until_it_confirmed_the_new_one() {
     site.publish(measure(1, 0..20)).await;
     other.publish(measure(2, 0..20)).await;
     world.until_judged(80).await;
-    site.cut().await;
+    site.restart_cut_off().await;
     // From minute 30 on another model is in force, with slots of half a minute.
     let mut newer = network::model(true);
     newer.cadence_ms = MINUTE / 2;
@@ -89,6 +89,7 @@ async fn an_offline_agents_old_model_counts_until_it_confirmed_the_new_one() {
     world.until_judged(120).await;
     assert_eq!((world.accepted().await, world.rejected().await.len()), (120, 0), "it could not know better");
     world.until_confirmed(&["home"]).await;
+    world.time.set(minute(50));
     site.publish(measure(1, 45..50)).await;
     world.until_judged(130).await;
     // Its older disk is put back; what it decodes by the old model now was confirmed to be over.
@@ -104,10 +105,10 @@ async fn an_offline_agents_old_model_counts_until_it_confirmed_the_new_one() {
     let rejected = world.rejected().await;
     assert_eq!((world.accepted().await, rejected["ModelNotInForce"]), (130, 8), "{rejected:?}");
     world.until_confirmed(&["home"]).await;
+    world.time.set(minute(60));
     site.publish(measure(1, 54..60)).await;
     world.until_judged(130 + 40 + 8 + 12).await;
     assert_eq!(world.accepted().await, 142, "it knows the new one again");
-    world.time.set(minute(60));
     let epoch = world.close(&spec).await;
     // Minutes 0 to 40, 45 to 50 and 54 to 60.
     assert_eq!(world.frozen(0, 0).await[&(1, "power".to_owned())], (51, 510, 0));

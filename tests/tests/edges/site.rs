@@ -86,12 +86,7 @@ impl Message {
 
 /// One reading of energy and one of power at each of these minutes: power 10, energy ten times the minute.
 pub(crate) fn measure(meter: u8, minutes: std::ops::Range<i64>) -> Vec<Message> {
-    let at = |number| Message {
-        meter,
-        at: Some(network::minute(number)),
-        energy: Some(number * 10),
-        power: Some(10),
-    };
+    let at = |number| Message { meter, at: Some(network::minute(number)), energy: Some(number * 10), power: Some(10) };
     minutes.map(at).collect()
 }
 
@@ -178,6 +173,19 @@ impl Site {
     pub(crate) async fn cut(&self) {
         self.link.cut();
         until("the cut", async || self.agent().metrics.connected.get() == 0).await;
+    }
+
+    /// Everything sealed has its receipt.
+    pub(crate) async fn answered(&self) {
+        until("all receipts", async || self.agent().metrics.unanswered.get() == 0).await;
+    }
+
+    /// Restarts without a line, once every receipt is on its disk: what a copy of the disk holds is known from here on.
+    pub(crate) async fn restart_cut_off(&mut self) {
+        self.answered().await;
+        self.stop().await;
+        self.link.cut();
+        self.start().await;
     }
 
     pub(crate) async fn connected(&self) {

@@ -105,10 +105,8 @@ impl World {
         // Valid by the machine's clock, which TLS goes by, and by the test's.
         let real = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
         let years = |count: i64| count * 365 * 24 * 3_600_000;
-        let validity = Window {
-            start: Timestamp(GENESIS.min(real) - years(1)),
-            end: Timestamp(GENESIS.max(real) + years(10)),
-        };
+        let validity =
+            Window { start: Timestamp(GENESIS.min(real) - years(1)), end: Timestamp(GENESIS.max(real) + years(10)) };
         let authority = CertificateAuthority::create(validity).unwrap();
         let free = "127.0.0.1:0".parse().unwrap();
         let (_, unused) = watch::channel(tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
@@ -180,8 +178,7 @@ impl World {
         let clock = depin_ledger::Clock::new(move || Timestamp(time.now()));
         let ledger = Arc::new(EmbeddedLedger::open(Arc::new(storage), self.settings.clone(), clock).unwrap());
         let (listen, ledger_listen) = self.addresses;
-        let settings =
-            server::Settings { listen, ledger_listen, tls_dir: self.path("tls"), limits: Limits::default() };
+        let settings = server::Settings { listen, ledger_listen, tls_dir: self.path("tls"), limits: Limits::default() };
         let stop = CancellationToken::new();
         let time = self.time.clone();
         let clock = depin_gateway::Clock::new(move || Timestamp(time.now()));
@@ -319,25 +316,48 @@ impl World {
 
     /// Readings that do not count, by reason.
     pub(crate) async fn rejected(&self) -> BTreeMap<&'static str, u64> {
-        let rejected = self.ledger().info().await.unwrap().readings_rejected;
-        rejected.iter().map(|one| (Reason::from_code(one.reason as u16).unwrap().name(), one.count)).collect()
+        by_reason(&self.ledger().info().await.unwrap().readings_rejected)
+    }
+
+    /// Proofs that were refused since the gateway started, by reason.
+    pub(crate) async fn refused(&self) -> BTreeMap<&'static str, u64> {
+        by_reason(&self.operator.client().get_info(v1::GetInfoRequest {}).await.unwrap().into_inner().proofs_refused)
     }
 
     /// Waits until so many readings were judged.
     pub(crate) async fn until_judged(&self, count: u64) {
-        until(&format!("{count} judged readings"), async || {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
             let judged = self.accepted().await + self.rejected().await.values().sum::<u64>();
-            assert!(judged <= count, "{judged} readings were judged, not {count}: {:?}", self.rejected().await);
-            judged == count
-        })
-        .await;
+            if judged == count {
+                return;
+            }
+            if judged > count || tokio::time::Instant::now() > deadline {
+                panic!("{judged} readings were judged, not {count}:\n{}", self.history().await);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Every recorded proof in a line: whose, where in its chain, how much counts.
+    async fn history(&self) -> String {
+        let line = |proof: &StoredProof| {
+            let header = envelope::decode_header(&proof.proof.header).unwrap();
+            let (key, incarnation, sequence) = (header.key, header.incarnation, header.sequence);
+            format!(
+                "{key} {incarnation}/{sequence}: {} accepted, {} rejected\n",
+                proof.verdict.accepted, proof.rejected
+            )
+        };
+        self.proofs().await.iter().map(line).collect()
     }
 
     /// Waits until these agents use the newest registry.
     pub(crate) async fn until_confirmed(&self, names: &[&str]) {
         until("the newest registry in use", async || {
             let newest = self.ledger().info().await.unwrap().registry_version;
-            let mut pages = self.operator.client().read_presence(v1::ReadPresenceRequest {}).await.unwrap().into_inner();
+            let mut pages =
+                self.operator.client().read_presence(v1::ReadPresenceRequest {}).await.unwrap().into_inner();
             let mut confirmed = 0;
             while let Some(page) = pages.message().await.unwrap() {
                 let here = |agent: &&v1::AgentPresence| {
@@ -363,6 +383,10 @@ impl World {
             proofs.extend(page);
         }
     }
+}
+
+fn by_reason(counts: &[v1::DropCount]) -> BTreeMap<&'static str, u64> {
+    counts.iter().map(|one| (Reason::from_code(one.reason as u16).unwrap().name(), one.count)).collect()
 }
 
 /// What meter `number`'s account gets in this epoch.
