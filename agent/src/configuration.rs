@@ -14,7 +14,7 @@ use depin_log::{LogError, Storage, checkpoint};
 use depin_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use crate::sealer::{View, assemble::ProofLimits};
+use crate::sealer::{Relayed, View, assemble::ProofLimits};
 
 const NAME: &str = "configuration";
 const TAG: u32 = u32::from_le_bytes(*b"acfg");
@@ -43,6 +43,9 @@ pub struct KnownDevice {
     pub model: String,
     /// A person or a rule suspended it; its readings are still sealed.
     pub suspended: bool,
+    /// First moment at which it is no longer this agent's; absent: it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// Everything that the gateway told.
@@ -127,7 +130,8 @@ impl Configuration {
             let id = DeviceId::from_slice(&device.device_id)
                 .ok_or_else(|| malformed(format!("devices[{index}].device_id"), "is not 16 bytes"))?;
             let (serial, model) = (device.serial.clone(), device.model.clone());
-            next.devices.insert(id, KnownDevice { id, serial, model, suspended: device.suspended });
+            let until = (device.until > 0).then_some(Timestamp(device.until));
+            next.devices.insert(id, KnownDevice { id, serial, model, suspended: device.suspended, until });
         }
         for removed in &update.removed_devices {
             if let Some(id) = DeviceId::from_slice(removed) {
@@ -181,10 +185,14 @@ impl Configuration {
     /// What the sealer needs.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
-        let devices = self.devices.values().map(|device| (device.serial.clone(), (device.id, device.model.clone())));
         let models =
             self.models.iter().map(|known| (known.digest, (known.model.name.clone(), known.model.reorder_horizon_ms)));
-        Arc::new(View { devices: devices.collect(), models: models.collect() })
+        let mut view = View::new(models.collect());
+        for device in self.devices.values() {
+            let (model, until) = (device.model.clone(), device.until.unwrap_or(Timestamp::MAX));
+            view.insert(device.serial.clone(), Relayed { id: device.id, model, until });
+        }
+        Arc::new(view)
     }
 
     /// The gateway's limits of a proof, with ours where it told none.

@@ -18,7 +18,7 @@ use crate::{
     codec::{Decoded, DecodedReading, Decoder, Limits, ModelProblem},
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
-    spool::{BatchBuilder, Delivery},
+    spool::{BatchBuilder, Delivery, Stamp},
     trace::Followed,
 };
 
@@ -92,8 +92,8 @@ pub struct Sighted {
 
 #[derive(Debug, Default)]
 struct Speaker {
-    /// Newest time that a reading without a time of its own got.
-    last: Timestamp,
+    /// Newest time that a reading without a time of its own got: a boot of the machine, and milliseconds in it.
+    last: Option<(u64, i64)>,
     /// Readings that wait, while it is not approved.
     waiting: u64,
     approved: bool,
@@ -210,12 +210,12 @@ impl Intake {
         inner.decoder = decoder;
         inner.ready = !models.is_empty();
         for (serial, speaker) in &mut inner.speakers {
-            speaker.approved = view.devices.contains_key(serial);
+            speaker.approved = view.approves(serial);
             if speaker.approved {
                 speaker.waiting = 0;
             }
         }
-        for serial in view.devices.keys() {
+        for serial in view.approved() {
             inner.speakers.entry(serial.clone()).or_default().approved = true;
         }
         inner.unapproved = inner.speakers.values().filter(|speaker| !speaker.approved).count();
@@ -250,7 +250,7 @@ impl Intake {
         inner.decoded.clear();
         inner.decoder.decode(message.topic, message.payload, stamp.wall, &mut inner.decoded);
         let span = Followed::message();
-        let kept = self.keep(inner, message, stamp.wall);
+        let kept = self.keep(inner, message, &stamp);
         if kept.any {
             self.followed.keep(span.as_ref());
         }
@@ -288,7 +288,7 @@ impl Intake {
     }
 
     /// Puts the decoded groups into the batch, dated and within the quota.
-    fn keep(&self, inner: &mut Inner, message: &Envelope<'_>, received: Timestamp) -> Kept {
+    fn keep(&self, inner: &mut Inner, message: &Envelope<'_>, stamp: &Stamp) -> Kept {
         let mut kept = Kept::default();
         let Inner { decoder, decoded, batch, speakers, unapproved, sightings, .. } = inner;
         let groups = std::mem::take(&mut decoded.groups);
@@ -310,7 +310,7 @@ impl Intake {
                     speaker.reported = true;
                     let (model, serial, topic) =
                         (model.name.to_owned(), serial.to_owned(), message.topic.chars().take(256).collect());
-                    let first_seen = first_seen(received, decoded.readings_of(group));
+                    let first_seen = first_seen(stamp.wall, decoded.readings_of(group));
                     sightings.push(Sighted { model, serial, first_seen, topic });
                 }
                 if speaker.waiting + count > self.quota.readings {
@@ -321,10 +321,12 @@ impl Intake {
             }
             speaker.active = true;
             if !group.device_time {
-                // Two messages of one device in the same millisecond are two moments.
-                let at = received.max(speaker.last.plus(1));
-                speaker.last = at;
-                let shift = at.since(received);
+                // Two messages of one device in the same millisecond are two moments. They are kept apart on the uptime: the
+                // wall clock may be set back, or may have shown a later time before the machine booted.
+                let last = speaker.last.filter(|(boot, _)| *boot == stamp.boot);
+                let at = last.map_or(stamp.uptime, |(_, last)| stamp.uptime.max(last.saturating_add(1)));
+                speaker.last = Some((stamp.boot, at));
+                let shift = at.saturating_sub(stamp.uptime);
                 if shift > 0
                     && let Some(readings) = decoded.readings.get_mut(group.readings.clone())
                 {

@@ -112,7 +112,7 @@ fn verify(data: Arc<dyn Storage>, settings: &Settings) -> anyhow::Result<()> {
     };
     let found = depin_ledger::verify(data, settings, Some(&mut check))?;
     println!(
-        "{{\"front\":{},\"end\":{},\"records\":{},\"proofs\":{},\"accepted\":{},\"rejected\":{},\"epochs\":{},\"files\":{},\"signatures\":{},\"findings\":{}}}",
+        "{{\"front\":{},\"end\":{},\"records\":{},\"proofs\":{},\"accepted\":{},\"rejected\":{},\"epochs\":{},\"files\":{},\"signatures\":{},\"equivocations\":{},\"findings\":{}}}",
         found.front,
         found.end,
         found.records,
@@ -122,6 +122,7 @@ fn verify(data: Arc<dyn Storage>, settings: &Settings) -> anyhow::Result<()> {
         found.epochs,
         found.files,
         found.signatures,
+        found.equivocations.len(),
         found.findings.len()
     );
     for finding in &found.findings {

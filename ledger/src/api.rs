@@ -77,6 +77,8 @@ pub struct OpenChain {
     pub incarnation: u64,
     /// What it will send next.
     pub next_sequence: u64,
+    /// The newest that it sealed in this incarnation: its head. After a restore the ledger closes nothing before it has that.
+    pub sealed_sequence: u64,
 }
 
 /// Where a chain stands.

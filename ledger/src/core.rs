@@ -1,7 +1,7 @@
 //! The writer: log and memory together, owned by one thread. Each method appends and applies; nothing is durable before [`Core::commit`].
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -48,8 +48,8 @@ pub(crate) struct Core {
     pub(crate) state: State,
     /// Proofs of this group that are not durable yet, by position: they cannot be read back from the log.
     fresh: HashMap<u64, Found>,
-    /// Chains that reported since a restore.
-    reported: HashSet<KeyId>,
+    /// Chains that reported since a restore, with the head that their agent has: incarnation and sequence.
+    reported: HashMap<KeyId, (u64, u64)>,
     checkpointed: u64,
     /// When fleets that no program pays for are looked at again.
     pub(crate) unclaimed_due: i64,
@@ -162,7 +162,7 @@ impl Core {
             log,
             state,
             fresh: HashMap::new(),
-            reported: HashSet::new(),
+            reported: HashMap::new(),
             checkpointed,
             unclaimed_due: i64::MIN,
             inbox_touched: false,
@@ -418,8 +418,12 @@ impl Core {
         let entry = Entry::Proof(record);
         let position = self.log.append_with(entry.kind(), |buffer| entry.encode(buffer)).map_err(from_log)?;
         let parsed = ParsedProof { header: opened.header, digest: opened.digest, sections: opened.sections, verdict };
+        let awaited = self.state.held && !self.is_complete(&parsed.header.key);
         self.applied(position, |state| state.enter(position, received_at.0, &parsed))?;
         let ParsedProof { header, digest, verdict, .. } = parsed;
+        if awaited && self.is_complete(&header.key) {
+            self.release_if_complete()?;
+        }
         let outcome = Outcome::Judged {
             ledger_incarnation: self.state.incarnation,
             position,
@@ -500,10 +504,9 @@ impl Core {
     /// Where chains stand; after a restore this is their report.
     pub(crate) fn open_chains(&mut self, chains: &[OpenChain]) -> Result<Vec<Head>, LedgerError> {
         if self.state.held {
-            self.reported.extend(chains.iter().map(|chain| chain.key));
-            if self.unreported() == 0 {
-                self.put(Entry::Released(ReleasedRecord { at: self.now().0, by_person: false }))?;
-            }
+            let heads = chains.iter().map(|chain| (chain.key, (chain.incarnation, chain.sealed_sequence)));
+            self.reported.extend(heads);
+            self.release_if_complete()?;
         }
         let backup = self.settings.backup_configured;
         let heads = chains.iter().map(|open| {
@@ -518,7 +521,23 @@ impl Core {
         Ok(heads.collect())
     }
 
-    /// How many chains of approved agents and devices have not reported since the restore.
+    /// Ends a restore's hold on closing once nothing more is known to be missing.
+    fn release_if_complete(&mut self) -> Result<(), LedgerError> {
+        if self.unreported() == 0 {
+            self.put(Entry::Released(ReleasedRecord { at: self.now().0, by_person: false }))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the chain reported and the ledger has everything up to the head that it reported. A higher incarnation has
+    /// everything too: its agent sealed anew what the ledger lacked.
+    fn is_complete(&self, key: &KeyId) -> bool {
+        let head = self.state.chains.head(key).map_or((0, 0), |head| (head.incarnation, head.sequence));
+        self.reported.get(key).is_some_and(|reported| head >= *reported)
+    }
+
+    /// How many chains of approved agents and devices have not reported since the restore, or have reported proofs that are
+    /// still missing.
     pub(crate) fn unreported(&self) -> u64 {
         let approved = |key: &&KeyId| match self.state.registry.signer(key).map(|signer| &signer.holder) {
             Some(Holder::Agent(_)) => true,
@@ -529,7 +548,7 @@ impl Core {
             Some(Holder::Revoked(_)) | None => false,
         };
         let known = self.state.chains.by_key.keys().filter(approved);
-        known.filter(|key| !self.reported.contains(*key)).count() as u64
+        known.filter(|key| !self.is_complete(key)).count() as u64
     }
 
     /// Records the models that an agent uses, as far as that is new.

@@ -34,4 +34,4 @@ pub use compact::Compaction;
 pub use embedded::EmbeddedLedger;
 pub use error::LedgerError;
 pub use settings::{Clock, Settings};
-pub use verify::{CheckSignature, Verification, verify};
+pub use verify::{CheckSignature, Equivocation, Verification, verify};

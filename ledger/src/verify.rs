@@ -24,14 +24,14 @@ use crate::{
     error::LedgerError,
     files::{self, Kind},
     lateness,
-    record::{BoundaryRecord, ClosedRecord, Entry, FileRecord, FleetBoundary, ProofRecord},
+    record::{BoundaryRecord, ClosedRecord, Entry, EvidenceRecord, FileRecord, FleetBoundary, ProofRecord},
     settings::Settings,
     snapshot,
     state::{ParsedProof, State},
 };
 
 /// What a scan found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verification {
     /// Where the log begins.
     pub front: u64,
@@ -51,8 +51,21 @@ pub struct Verification {
     pub files: u64,
     /// Signatures verified.
     pub signatures: u64,
+    /// What shows that a key signed two histories: a clone of its disk, or worse. Evidence for a person, no finding.
+    pub equivocations: Vec<Equivocation>,
     /// Everything that is not as it should be; empty: all is well.
     pub findings: Vec<String>,
+}
+
+/// Two proofs of one key that cannot both be. Both are signed, so whoever is shown both need not trust the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Equivocation {
+    /// When the second one came.
+    pub at: Timestamp,
+    /// The second one, which was refused, without its sections.
+    pub refused: v1::SignedProof,
+    /// Digest of the header that stands in the chain in its place, or before it.
+    pub judged: Digest,
 }
 
 /// At most so many findings are kept.
@@ -90,6 +103,7 @@ pub fn verify(
                 }
             }
             Entry::Boundary(record) => scan.boundary(position, record),
+            Entry::Evidence(evidence) => scan.evidence(position, evidence, &mut check_signature)?,
             _ => {}
         }
         scan.state.apply(position, entry)?;
@@ -179,6 +193,26 @@ impl Scan {
                 self.finding(format!("boundary at position {position}: {fleet} is not settled before {before}"));
             }
         }
+    }
+
+    fn evidence(
+        &mut self,
+        position: u64,
+        record: &EvidenceRecord,
+        check_signature: &mut Option<&mut CheckSignature<'_>>,
+    ) -> Result<(), LedgerError> {
+        let damaged = |what: &str| LedgerError::Damaged(format!("evidence at position {position}: {what}"));
+        let refused = record.proof.clone().ok_or_else(|| damaged("no proof in it"))?;
+        let header = envelope::decode_header(&refused.header).map_err(|error| damaged(&error.to_string()))?;
+        if let (Some(check), Some(signer)) = (check_signature.as_mut(), self.state.registry.signer(&header.key)) {
+            self.found.signatures += 1;
+            if !check(&refused, &signer.key) {
+                self.finding(format!("evidence at position {position}: the signature does not verify"));
+            }
+        }
+        let judged = Digest::from_slice(&record.judged).unwrap_or_default();
+        self.found.equivocations.push(Equivocation { at: Timestamp(record.at), refused, judged });
+        Ok(())
     }
 
     /// The frozen files are what the replayed statistics give.

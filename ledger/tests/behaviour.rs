@@ -3,6 +3,8 @@
 
 mod network;
 
+use std::sync::Arc;
+
 use depin_domain::proofs::Reason;
 use depin_ledger::{Confirmation, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter};
 use depin_log::simulated::SimulatedStorage;
@@ -38,7 +40,7 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
         assert_eq!((info.proofs, info.readings_accepted), (20, 30));
         assert_eq!(info.readings_rejected[0].reason, u32::from(Reason::CheckFailed.code()));
         let head = ledger
-            .open_chains(vec![OpenChain { key: sealer.key(), incarnation: 1, next_sequence: 21 }])
+            .open_chains(vec![OpenChain { key: sealer.key(), incarnation: 1, next_sequence: 21, sealed_sequence: 20 }])
             .await
             .unwrap()
             .remove(0);
@@ -54,7 +56,8 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
 #[test]
 fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
     runtime().block_on(async {
-        let ledger = open(SimulatedStorage::new(), &Hands::at(HOUR)).unwrap();
+        let storage = SimulatedStorage::new();
+        let ledger = open(storage.clone(), &Hands::at(HOUR)).unwrap();
         found(&ledger, 2).await.unwrap();
         let mut sealer = Sealer::new(1);
         let reading = |n: i64| [(4, "energy", n * 60_000, n)];
@@ -68,10 +71,12 @@ fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
             Outcome::Judged { .. } => panic!("judged"),
         };
         assert_eq!(reason(submit(&ledger, third.clone()).await), Reason::SequenceGap);
+        let honest = second.opened.digest;
         assert_eq!(judged(&submit(&ledger, second).await), (1, false));
         assert_eq!(judged(&submit(&ledger, third).await), (1, false));
         let forked = fork.seal(&[(4, "energy", 90_000, 7)]);
-        assert_eq!(reason(submit(&ledger, forked).await), Reason::Equivocation);
+        assert_eq!(reason(submit(&ledger, forked.clone()).await), Reason::Equivocation);
+        assert_eq!(reason(submit(&ledger, forked.clone()).await), Reason::Equivocation);
         sealer.sequence = 9;
         sealer.declared = Some(10);
         assert_eq!(judged(&submit(&ledger, sealer.seal(&reading(4))).await), (1, false));
@@ -86,6 +91,11 @@ fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
         assert_eq!(reason(submit(&ledger, foreign).await), Reason::NotYourKey);
         let unknown = Sealer::new(9).seal(&[(8, "energy", 1, 1)]);
         assert_eq!(reason(submit(&ledger, unknown).await), Reason::KeyNotYetRegistered);
+        // The fork is kept once, as both sides signed it, for whoever wants to see.
+        drop(ledger);
+        let verified = depin_ledger::verify(Arc::new(storage), &settings(), None).unwrap();
+        let [evidence] = &verified.equivocations[..] else { panic!("{:?}", verified.equivocations) };
+        assert_eq!((&evidence.refused.header, evidence.judged), (&forked.proof.header, honest));
     });
 }
 

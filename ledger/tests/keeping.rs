@@ -33,7 +33,7 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         assert!(matches!(outcome, Outcome::Judged { archived: false, .. }));
         let target = SimulatedStorage::new();
         let manifest = ledger.backup(shared(&target)).await.unwrap();
-        let chain = |key| OpenChain { key, incarnation: 1, next_sequence: 21 };
+        let chain = |key| OpenChain { key, incarnation: 1, next_sequence: 21, sealed_sequence: 20 };
         let heads = ledger.open_chains(vec![chain(sealer.key())]).await.unwrap();
         assert_eq!((heads[0].head.sequence, heads[0].archived_sequence), (10, 10));
         ledger.append(proofs[10..].to_vec()).await.unwrap();
@@ -59,11 +59,16 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         let heads = ledger.open_chains(vec![chain(sealer.key())]).await.unwrap();
         assert_eq!(heads[0].head.sequence, 10, "the agent sees what is missing");
         let held = ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap_err();
-        assert_eq!(held, LedgerError::ClosingHeld { missing: 1 });
-        for outcome in ledger.append(proofs[5..].to_vec()).await.unwrap() {
+        assert_eq!(held, LedgerError::ClosingHeld { missing: 2 });
+        // The other agent has nothing to resend; this one is known to have, and nothing closes before it did.
+        let other = OpenChain { sealed_sequence: 1, next_sequence: 2, ..chain(key(2).id()) };
+        ledger.open_chains(vec![other]).await.unwrap();
+        for outcome in ledger.append(proofs[5..19].to_vec()).await.unwrap() {
             assert_eq!(judged(&outcome).0, 1);
         }
-        ledger.open_chains(vec![chain(key(2).id())]).await.unwrap();
+        let held = ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap_err();
+        assert_eq!(held, LedgerError::ClosingHeld { missing: 1 });
+        assert_eq!(judged(&submit(&ledger, proofs[19].clone()).await).0, 1);
         ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap();
         let statistics = frozen(&ledger, 0, 0).await.unwrap();
         let device = |number: u32| statistics.iter().find(|one| one.device_id[..] == device_id(number).0).unwrap();

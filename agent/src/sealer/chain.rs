@@ -2,7 +2,7 @@
 
 use depin_domain::{ids::Digest, proofs::ChainHead};
 
-use super::journal::{Answer, State};
+use super::journal::{Answer, Held, State};
 
 /// What to do after the gateway announced the chain's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,10 @@ pub fn opening(state: &State, head: Option<&ChainHead>, refused: bool) -> Openin
             return reseal("the ledger's head is not the proof that this disk sealed");
         }
     }
+    let of_before = |held: &&Held| held.incarnation != state.incarnation;
+    if (0..state.held.len()).filter(wanted).filter_map(|index| state.held.get(index)).any(|held| of_before(&held)) {
+        return reseal("the ledger lacks proofs of an incarnation before this one, which can no longer be sent");
+    }
     // Everything that the ledger lacks must be on this disk, from its next sequence on without a hole.
     let due = if head.incarnation == state.incarnation { head.sequence + 1 } else { 1 };
     let mut send: Vec<usize> = (0..state.held.len())
@@ -92,7 +96,6 @@ pub fn declared(state: &State) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sealer::journal::Held;
 
     fn digest(incarnation: u64, sequence: u64) -> Digest {
         Digest::of(&[incarnation.to_le_bytes(), sequence.to_le_bytes()].concat())
@@ -182,6 +185,20 @@ mod tests {
         assert_eq!(reseals(&disk(9, 8..=9, 8), Some(head(2, 5)), false), (3, vec![8, 9]), "6 and 7 are gone");
         assert_eq!(sends(&disk(3, 1..=3, 3), head(1, 5)), [1, 2, 3], "the ledger forgot the whole incarnation");
         assert_eq!(reseals(&disk(3, 2..=3, 3), Some(head(1, 5)), false), (3, vec![2, 3]));
+    }
+
+    #[test]
+    fn what_a_restored_ledger_lacks_of_an_earlier_incarnation_is_sealed_anew() {
+        // Incarnation 1 went up to 4, then 2 was opened and sealed 2; the ledger was set back to 1/2.
+        let mut state = disk(2, 1..=2, 2);
+        state.held.extend((2..=4).map(|sequence| held(1, sequence, Answer::Receipt)));
+        let Opening::NewIncarnation { incarnation, reseal, .. } = opening(&state, Some(&head(1, 2)), false) else {
+            panic!("the proofs 1/3 and 1/4 would be lost");
+        };
+        let mut again: Vec<_> =
+            reseal.iter().map(|index| (state.held[*index].incarnation, state.held[*index].sequence)).collect();
+        again.sort_unstable();
+        assert_eq!((incarnation, again), (3, vec![(1, 3), (1, 4), (2, 1), (2, 2)]));
     }
 
     #[test]

@@ -10,8 +10,10 @@ pub mod chain;
 pub mod clock;
 pub mod journal;
 mod store;
+mod view;
 
-pub use store::{Collected, Found, Store, StoreError, StoreOptions, View};
+pub use store::{Collected, Found, Store, StoreError, StoreOptions};
+pub use view::{Relayed, View};
 
 #[cfg(test)]
 mod tests;

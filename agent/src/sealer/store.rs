@@ -4,12 +4,12 @@
 //! dropped is told in the journal before the spool is cut. A crash between any two of these repeats work, never loses or doubles a reading.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use depin_domain::{
-    ids::{DeviceId, Digest},
+    ids::Digest,
     proofs::DropReason,
     time::Timestamp,
 };
@@ -21,6 +21,7 @@ use super::{
     assemble::{Gathered, Sealed},
     clock,
     journal::{Answer, Commit, ENTRY, Entry, Held, PROOF, Parked, PendingDrop, State, add_drop},
+    view::View,
 };
 use crate::spool::{Batch, Delivery, LimitPolicy, Stamp};
 
@@ -73,19 +74,10 @@ pub enum StoreError {
 pub struct Found {
     /// Messages that must not count again when they are delivered again.
     pub deliveries: Vec<Delivery>,
-    /// Newest receive time and waiting readings, by serial.
-    pub serials: HashMap<String, (Timestamp, u64)>,
+    /// Newest receive time, as boot and milliseconds in it, and waiting readings, by serial.
+    pub serials: HashMap<String, (Option<(u64, i64)>, u64)>,
     /// Damage that was passed over.
     pub damaged: Vec<Damage>,
-}
-
-/// What the sealer knows from the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// Approved devices by serial: id and the model's name.
-    pub devices: HashMap<String, (DeviceId, String)>,
-    /// Name and reorder horizon of every model, by digest.
-    pub models: HashMap<Digest, (String, i64)>,
 }
 
 /// Readings taken for one seal, and the commit that takes them.
@@ -193,7 +185,10 @@ impl Store {
                 let taken = batch.models.get(group.model).is_some_and(|(digest, _)| self.taken(digest, position));
                 let serial = found.serials.entry(group.serial.clone()).or_default();
                 if !group.device_time {
-                    serial.0 = group.readings.iter().map(|reading| reading.at).max().unwrap_or_default().max(serial.0);
+                    // Batches stand in the order of their stamps, so that the newest boot comes last.
+                    let newest = group.readings.iter().map(|reading| reading.at.since(Timestamp(batch.stamp.offset())));
+                    let known = serial.0.filter(|(boot, _)| *boot == batch.stamp.boot).map(|(_, last)| last);
+                    serial.0 = newest.chain(known).max().map(|last| (batch.stamp.boot, last));
                 }
                 if !taken {
                     serial.1 += group.readings.len() as u64;
@@ -384,26 +379,26 @@ impl Store {
         Ok(collected)
     }
 
-    /// Parked readings: those whose device is approved now are sealed, those kept too long are given up.
+    /// Parked readings: those whose device is known now are sealed, those kept too long are given up, the others stay.
     fn collect_parked(&self, view: &View, now: Timestamp, keep_ms: i64, collected: &mut Collected) {
-        let mut expired: BTreeMap<&str, bool> = BTreeMap::new();
-        for parked in &self.state.parked {
-            if let Some((device, _)) = view.devices.get(&parked.serial) {
+        let expired = |parked: &Parked| now.since(parked.since) > keep_ms;
+        let moves = |parked: &&Parked| view.device(&parked.serial, parked.at).is_some() || expired(parked);
+        let unpark: BTreeSet<&str> =
+            self.state.parked.iter().filter(moves).map(|parked| parked.serial.as_str()).collect();
+        for parked in self.state.parked.iter().filter(|parked| unpark.contains(parked.serial.as_str())) {
+            if let Some(device) = view.device(&parked.serial, parked.at) {
                 let gathered = &mut collected.gathered;
-                let (device, model) = (gathered.device(*device), gathered.model(parked.model));
+                let (device, model) = (gathered.device(device.id), gathered.model(parked.model));
                 let metric = gathered.metric(&parked.metric);
                 gathered.push(device, model, metric, parked.at, parked.value);
-                expired.insert(&parked.serial, false);
-            } else if now.since(parked.since) > keep_ms {
-                expired.insert(&parked.serial, true);
-            }
-        }
-        for parked in &self.state.parked {
-            if expired.get(parked.serial.as_str()) == Some(&true) {
+            } else if expired(parked) {
                 add_drop(&mut collected.commit.drops, PendingDrop::one(DropReason::NeverApproved, parked.at));
+            } else {
+                // A commit takes out whole serials; what stays of one is put back.
+                collected.commit.park.push(parked.clone());
             }
         }
-        collected.commit.unpark = expired.into_keys().map(str::to_owned).collect();
+        collected.commit.unpark = unpark.into_iter().map(str::to_owned).collect();
     }
 
     /// Makes a seal durable: proofs and commit in one write. Then the spool is cut behind what every model has taken.
@@ -589,12 +584,7 @@ impl Pass<'_> {
                 continue;
             }
             self.collected.taken += group.readings.len() as u64;
-            let device = self.view.devices.get(&group.serial);
             let named = self.view.models.get(digest).map(|(name, _)| name);
-            if device.is_some_and(|(_, model)| named.is_some_and(|name| name != model)) {
-                self.collected.foreign += group.readings.len() as u64;
-                continue;
-            }
             for reading in &group.readings {
                 let shift = if group.device_time { Some(0) } else { shift };
                 let Some(shift) = shift else {
@@ -603,10 +593,13 @@ impl Pass<'_> {
                 };
                 let at = reading.at.plus(shift);
                 let Some(metric) = metrics.get(usize::from(reading.metric)) else { continue };
-                if let Some((device, _)) = device {
+                let device = self.view.device(&group.serial, at);
+                if device.is_some_and(|device| named.is_some_and(|name| *name != device.model)) {
+                    self.collected.foreign += 1;
+                } else if let Some(device) = device {
                     let gathered = &mut self.collected.gathered;
                     let (device, model, metric) =
-                        (gathered.device(*device), gathered.model(*digest), gathered.metric(metric));
+                        (gathered.device(device.id), gathered.model(*digest), gathered.metric(metric));
                     gathered.push(device, model, metric, at, reading.value);
                 } else if self.parked_left > 0 {
                     self.parked_left -= 1;

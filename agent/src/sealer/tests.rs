@@ -88,6 +88,10 @@ fn model() -> Digest {
     Digest::of(b"model")
 }
 
+fn relayed(serial: &str) -> Relayed {
+    Relayed { id: DeviceId::of("ns", serial), model: "meter".to_owned(), until: Timestamp::MAX }
+}
+
 fn open(disk: &SimulatedStorage, options: StoreOptions) -> Result<(Store, Found), StoreError> {
     Store::open(disk.directory("spool").unwrap(), disk.directory("journal").unwrap(), options)
 }
@@ -96,11 +100,11 @@ impl World {
     fn new(options: StoreOptions) -> Self {
         let disk = SimulatedStorage::new();
         let store = Some(open(&disk, options).unwrap().0);
-        let devices = (0..3).map(|index| {
+        let mut view = View::new(HashMap::from([(model(), ("meter".to_owned(), 0))]));
+        for index in 0..3 {
             let serial = format!("d{index}");
-            (serial.clone(), (DeviceId::of("ns", &serial), "meter".to_owned()))
-        });
-        let view = View { devices: devices.collect(), models: HashMap::from([(model(), ("meter".to_owned(), 0))]) };
+            view.insert(serial.clone(), relayed(&serial));
+        }
         let limits = ProofLimits { bytes: 4_096, sections: 2, readings: 40 };
         let sealing =
             Sealing { key: SigningKey::from_seed(&[7; 32]), registry: (1, 1), limits, keep_parked_ms: i64::MAX };
@@ -238,7 +242,7 @@ fn live(world: &mut World, rng: &mut Rng, steps: u64) {
             }
             3 => world.store().tidy().is_ok(),
             4 if one_in(rng, 4) => {
-                world.view.devices.insert("d3".to_owned(), (DeviceId::of("ns", "d3"), "meter".to_owned()));
+                world.view.insert("d3".to_owned(), relayed("d3"));
                 true
             }
             _ => world.store().sync().is_ok(),
@@ -357,7 +361,7 @@ fn readings_of_unapproved_devices_wait_until_their_device_is_approved() {
     assert_eq!((world.ledger.counted.len(), world.store().state().parked.len()), (5, 10));
     let disk = world.disk.after_kill();
     world.restart(disk);
-    world.view.devices.insert("new".to_owned(), (DeviceId::of("ns", "new"), "meter".to_owned()));
+    world.view.insert("new".to_owned(), relayed("new"));
     world.check();
     assert_eq!((world.ledger.counted.len(), world.store().state().parked.len()), (15, 0));
 }

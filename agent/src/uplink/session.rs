@@ -220,11 +220,12 @@ impl Session<'_> {
     async fn send_open(&mut self, chain: bool) -> Result<(), SessionError> {
         let configuration = self.context.configuration();
         let chains = if chain {
-            let (incarnation, next_sequence) = on_store(self.context, |store| {
-                (store.state().incarnation, crate::sealer::chain::declared(store.state()))
+            let (incarnation, next_sequence, sealed_sequence) = on_store(self.context, |store| {
+                let state = store.state();
+                (state.incarnation, crate::sealer::chain::declared(state), state.next_sequence.saturating_sub(1))
             })
             .await?;
-            vec![OpenChain { key_id: self.key.0.to_vec().into(), incarnation, next_sequence }]
+            vec![OpenChain { key_id: self.key.0.to_vec().into(), incarnation, next_sequence, sealed_sequence }]
         } else {
             Vec::new()
         };
@@ -609,7 +610,7 @@ impl Reporter {
         .await?;
         let active = self.context.intake.take_active();
         let configuration = self.context.configuration();
-        let ids = configuration.devices.values().filter(|device| active.contains(&device.serial));
+        let ids = configuration.devices.values().filter(|device| device.until.is_none() && active.contains(&device.serial));
         let now = self.context.clock.now();
         Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),

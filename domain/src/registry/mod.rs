@@ -13,7 +13,10 @@ mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use check::{ChangeError, MAX_SLOTS};
 pub use device::{Assignment, Device, DeviceState};
@@ -69,6 +72,8 @@ pub struct Registry {
     devices: Shards<DeviceId, Arc<Device>>,
     /// Serials of the devices that each agent has now.
     serials: Shards<AgentId, Arc<BTreeMap<String, DeviceId>>>,
+    /// Devices that each agent once had and no longer has.
+    former: Shards<AgentId, Arc<BTreeSet<DeviceId>>>,
     programs: Arc<BTreeMap<String, Program>>,
     invitations: Shards<Digest, Arc<InvitationEntry>>,
 }
@@ -179,6 +184,17 @@ impl Registry {
     pub fn devices_of(&self, agent: &AgentId) -> impl Iterator<Item = (&DeviceId, &Arc<DeviceEntry>)> {
         let serials = self.serials.get(agent).into_iter().flat_map(|serials| serials.values());
         serials.filter_map(|id| Some((id, self.devices.get(id)?.current()?)))
+    }
+
+    /// The devices that `agent` once relayed for and no longer does, with their facts of then and the end of that time:
+    /// what it had spooled until then is still sealed and judged as theirs.
+    pub fn former_devices_of(&self, agent: &AgentId) -> impl Iterator<Item = (&DeviceId, &Arc<DeviceEntry>, Timestamp)> {
+        let former = self.former.get(agent).into_iter().flat_map(|devices| devices.iter());
+        former.filter_map(|id| {
+            let device = self.devices.get(id)?;
+            let end = device.assignments().iter().rev().find(|one| one.agent == *agent)?.window.end;
+            Some((id, device.at(end.plus(-1))?, end))
+        })
     }
 
     /// The device with this serial at this agent.
@@ -298,6 +314,7 @@ impl Registry {
             Change::Device(entry) => self.fold_device(version, at, entry),
             Change::DeviceRemoved { id } => {
                 self.forget_serial(&id);
+                self.part(&id, None);
                 Arc::make_mut(self.devices.entry(id)).remove(version, at);
             }
             Change::Program(entry) => {
@@ -336,6 +353,7 @@ impl Registry {
     fn fold_device(&mut self, version: u64, at: Timestamp, entry: DeviceEntry) {
         let id = entry.id;
         self.forget_serial(&id);
+        self.part(&id, Some(&entry.agent));
         Arc::make_mut(self.serials.entry(entry.agent)).insert(entry.serial.clone(), id);
         if let Some(key) = &entry.key {
             let mut devices = match self.keys.get(&key.id()).map(|signer| &signer.holder) {
@@ -348,6 +366,17 @@ impl Registry {
             self.keys.insert(key.id(), Arc::new(signer));
         }
         Arc::make_mut(self.devices.entry(id)).set(version, at, entry);
+    }
+
+    /// The device leaves its agent, unless `next` is the same one.
+    fn part(&mut self, id: &DeviceId, next: Option<&AgentId>) {
+        let old = self.devices.get(id).and_then(|device| device.current()).map(|now| now.agent);
+        if let Some(old) = old.filter(|old| Some(old) != next) {
+            Arc::make_mut(self.former.entry(old)).insert(*id);
+        }
+        if let Some(next) = next.filter(|next| self.former.get(next).is_some_and(|former| former.contains(id))) {
+            Arc::make_mut(self.former.entry(*next)).remove(id);
+        }
     }
 
     fn forget_serial(&mut self, id: &DeviceId) {

@@ -43,6 +43,26 @@ fn a_move_to_another_agent_opens_an_assignment_and_the_old_agent_may_still_relay
 }
 
 #[test]
+fn a_device_that_left_an_agent_is_remembered_there_with_the_end_of_its_time() {
+    let mut registry = network(vec![gauge("power")]);
+    let former = |registry: &Registry, number| -> Vec<_> {
+        let former = registry.former_devices_of(&agent(number).id).map(|(id, entry, end)| (*id, entry.agent, end.0));
+        former.collect()
+    };
+    let id = device(1, 1).id;
+    append(&mut registry, 1_000, Change::Device(device(1, 1)));
+    append(&mut registry, 2_000, Change::Device(DeviceEntry { suspended: true, ..device(1, 1) }));
+    assert_eq!(former(&registry, 1), [], "it is still there");
+    append(&mut registry, 5_000, Change::Device(device(1, 2)));
+    assert_eq!(former(&registry, 1), [(id, agent(1).id, 5_000)]);
+    append(&mut registry, 6_000, Change::DeviceRemoved { id });
+    assert_eq!(former(&registry, 2), [(id, agent(2).id, 6_000)], "gone, but what was spooled before is judged");
+    append(&mut registry, 7_000, Change::Device(device(1, 1)));
+    assert_eq!(former(&registry, 1), [], "it came back");
+    assert_eq!(former(&registry, 2).len(), 1);
+}
+
+#[test]
 fn a_device_that_comes_back_was_not_approved_while_it_was_gone() {
     let mut registry = network(vec![gauge("power")]);
     append(&mut registry, 1_000, Change::Device(device(1, 1)));

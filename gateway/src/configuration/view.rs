@@ -18,11 +18,25 @@ use depin_proto::{convert::id_bytes, v1};
 pub(super) struct View {
     /// Models by name and the time from which they are in force: the one in force now and those announced.
     models: BTreeMap<(String, Timestamp), Arc<ModelEntry>>,
-    devices: BTreeMap<DeviceId, (Arc<DeviceEntry>, String)>,
+    devices: BTreeMap<DeviceId, Relayed>,
 }
 
+/// A device that the agent relays for, or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Relayed {
+    entry: Arc<DeviceEntry>,
+    /// Name of its model.
+    model: String,
+    /// When it left the agent; absent: it is the agent's.
+    until: Option<Timestamp>,
+}
+
+/// For how long an agent is told of devices that left it: as long as a site may stay dark and still renew its certificate.
+const FORMER_MS: i64 = 180 * 86_400_000;
+
 impl View {
-    /// What `agent` must know at `now`: its devices, their models, and the models of the fleets that it serves.
+    /// What `agent` must know at `now`: its devices, those that left it and of which it may have spooled readings, their models, and
+    /// the models of the fleets that it serves.
     pub(super) fn of(registry: &Registry, agent: &AgentId, now: Timestamp) -> Self {
         let mut names = BTreeSet::new();
         if let Some(entry) = registry.agent(agent) {
@@ -32,11 +46,22 @@ impl View {
             }
         }
         let mut devices = BTreeMap::new();
-        for (id, device) in registry.devices_of(agent) {
+        let model_of = |device: &DeviceEntry| {
             let fleet = registry.fleet(&device.fleet).and_then(|fleet| fleet.current());
-            let model = fleet.map(|fleet| fleet.model.clone()).unwrap_or_default();
+            fleet.map(|fleet| fleet.model.clone()).unwrap_or_default()
+        };
+        for (id, device) in registry.devices_of(agent) {
+            let model = model_of(device);
             names.insert(model.clone());
-            devices.insert(*id, (Arc::clone(device), model));
+            devices.insert(*id, Relayed { entry: Arc::clone(device), model, until: None });
+        }
+        for (id, device, until) in registry.former_devices_of(agent) {
+            if now.since(until) < FORMER_MS {
+                devices.insert(
+                    *id,
+                    Relayed { entry: Arc::clone(device), model: model_of(device), until: Some(until) },
+                );
+            }
         }
         let mut models = BTreeMap::new();
         for name in names {
@@ -63,10 +88,9 @@ impl View {
                 update.models.push(model(entry)?);
             }
         }
-        for (id, (device, model)) in &newer.devices {
-            let known = self.devices.get(id);
-            if known.is_none_or(|(known, before)| before != model || differs(known, device)) {
-                update.devices.push(configuration(*id, device, model));
+        for (id, device) in &newer.devices {
+            if self.devices.get(id).is_none_or(|known| known.differs(device)) {
+                update.devices.push(device.configuration(*id));
             }
         }
         update.removed_devices =
@@ -80,11 +104,6 @@ impl View {
     }
 }
 
-/// Whether an agent would see a difference: owner, place and the like are none of its business.
-fn differs(before: &DeviceEntry, after: &DeviceEntry) -> bool {
-    (&before.serial, before.suspended, &before.key) != (&after.serial, after.suspended, &after.key)
-}
-
 fn model(entry: &ModelEntry) -> Result<v1::ModelConfiguration, CanonicalError> {
     Ok(v1::ModelConfiguration {
         name: entry.model.name.clone(),
@@ -94,15 +113,26 @@ fn model(entry: &ModelEntry) -> Result<v1::ModelConfiguration, CanonicalError> {
     })
 }
 
-fn configuration(id: DeviceId, device: &DeviceEntry, model: &str) -> v1::DeviceConfiguration {
-    v1::DeviceConfiguration {
-        device_id: id_bytes(id),
-        namespace: device.namespace.clone(),
-        name: device.name.clone(),
-        serial: device.serial.clone(),
-        model: model.to_owned(),
-        suspended: device.suspended,
-        key_id: device.key.as_ref().map(|key| id_bytes(key.id())).unwrap_or_default(),
+impl Relayed {
+    /// Whether an agent would see a difference: owner, place and the like are none of its business.
+    fn differs(&self, newer: &Self) -> bool {
+        let (one, other) = (&self.entry, &newer.entry);
+        (&one.serial, one.suspended, &one.key, &self.model, self.until)
+            != (&other.serial, other.suspended, &other.key, &newer.model, newer.until)
+    }
+
+    fn configuration(&self, id: DeviceId) -> v1::DeviceConfiguration {
+        let entry = &self.entry;
+        v1::DeviceConfiguration {
+            device_id: id_bytes(id),
+            namespace: entry.namespace.clone(),
+            name: entry.name.clone(),
+            serial: entry.serial.clone(),
+            model: self.model.clone(),
+            suspended: entry.suspended,
+            key_id: entry.key.as_ref().map(|key| id_bytes(key.id())).unwrap_or_default(),
+            until: self.until.map_or(0, |until| until.0),
+        }
     }
 }
 
@@ -218,14 +248,21 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_moves_away_is_removed_and_a_model_announced() {
+    fn a_device_that_moves_away_stays_known_until_then_and_a_model_is_announced() {
         let mut registry = network();
         let before = view(&registry);
         apply(&mut registry, device(1, 2, false));
         apply(&mut registry, model(30_000, 5_000));
         let update = before.change_to(&view(&registry)).unwrap().unwrap();
-        assert_eq!(update.removed_devices, [id_bytes(DeviceId::of("grid", "meter-1"))]);
+        assert_eq!((names(&update), update.devices[0].until), (vec!["meter-1"], 7), "what is spooled is still sealed");
         assert_eq!((update.models.len(), update.models[0].effective_from), (1, 5_000));
+        let forgotten = View::of(&registry, &agent(1).id, Timestamp(7 + FORMER_MS));
+        let update = view(&registry).change_to(&forgotten).unwrap().unwrap();
+        assert_eq!(update.removed_devices, [id_bytes(DeviceId::of("grid", "meter-1"))]);
+        let mut back = registry.clone();
+        apply(&mut back, device(1, 1, false));
+        let update = view(&registry).change_to(&view(&back)).unwrap().unwrap();
+        assert_eq!((names(&update), update.devices[0].until), (vec!["meter-1"], 0), "it came back");
         assert!(update.removed_models.is_empty());
         let mut later = agent(1);
         later.fleets.clear();

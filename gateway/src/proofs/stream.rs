@@ -172,7 +172,8 @@ impl Session {
             if key != self.agent.key && !snapshot.registry.may_relay(&self.agent.id, &key) {
                 continue;
             }
-            chains.push(OpenChain { key, incarnation: chain.incarnation, next_sequence: chain.next_sequence });
+            let v1::OpenChain { incarnation, next_sequence, sealed_sequence, .. } = *chain;
+            chains.push(OpenChain { key, incarnation, next_sequence, sealed_sequence });
         }
         if open.confirmed_registry_version > 0 || !models.is_empty() {
             let version = open.confirmed_registry_version;

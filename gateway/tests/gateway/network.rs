@@ -282,7 +282,8 @@ impl Chain {
     }
 
     pub(crate) fn open(&self, next_sequence: u64) -> v1::OpenChain {
-        v1::OpenChain { key_id: id_bytes(self.key.id()), incarnation: self.incarnation, next_sequence }
+        let sealed_sequence = self.sequence;
+        v1::OpenChain { key_id: id_bytes(self.key.id()), incarnation: self.incarnation, next_sequence, sealed_sequence }
     }
 }
 

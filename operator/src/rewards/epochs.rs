@@ -11,7 +11,11 @@ use depin_domain::{
 use depin_proto::v1::{CloseEpochRequest, EpochClose, EpochEntry, EpochWindow, ListEpochsRequest};
 
 use super::{compute, statistics::Malformed, view};
-use crate::{context::Context, ledger::is_fenced, registry::RegistryError};
+use crate::{
+    context::Context,
+    ledger::{Ledger, is_fenced},
+    registry::RegistryError,
+};
 
 /// How often programs are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -160,7 +164,7 @@ async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Curs
         }
         let close = match cursor.open {
             Some(close) => close,
-            None => close(context, id, cursor.next, window, spec.grace_ms, &cursor.state).await?,
+            None => close(&context.ledger, id, cursor.next, window, spec.grace_ms, &cursor.state).await?,
         };
         let result = compute::compute(&context.ledger, registry, &close, cursor.state).await?;
         let recorded = compute::record(&context.ledger, &result).await?;
@@ -217,8 +221,12 @@ fn number_of(entry: &EpochEntry) -> u64 {
     entry.close.as_ref().and_then(|close| close.window.as_ref()).map_or(0, |window| window.number)
 }
 
-async fn close(
-    context: &Context,
+/// Asks the ledger to close an epoch, and with it those that the program's state says mature now.
+///
+/// # Errors
+/// When it is too early, closing is held after a restore, or the ledger cannot write.
+pub async fn close(
+    ledger: &Ledger,
     id: &str,
     number: u64,
     window: Window,
@@ -227,7 +235,7 @@ async fn close(
 ) -> Result<EpochClose, EpochError> {
     let matured = state.maturing(window.end).map(|open| wire(open.number, open.window())).collect();
     let request = CloseEpochRequest {
-        writer: context.ledger.writer(),
+        writer: ledger.writer(),
         program: id.to_owned(),
         number,
         start: window.start.0,
@@ -235,7 +243,7 @@ async fn close(
         grace_ms,
         matured,
     };
-    let answer = context.ledger.client().close_epoch(request).await;
+    let answer = ledger.client().close_epoch(request).await;
     Ok(answer.map_err(|status| EpochError::ledger("CloseEpoch", status))?.into_inner())
 }
 
