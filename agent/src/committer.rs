@@ -101,9 +101,10 @@ async fn attempt(intake: &Intake, store: &SharedStore, metrics: &Metrics, health
                 appended.map_or_else(Attempt::Failed, |()| Attempt::Done)
             }
         };
-        (result, store.spool_bytes(), store.waiting(), store.oldest())
+        (result, store.spool_bytes(), store.waiting(), store.oldest(), store.given_up())
     });
-    let Some((result, bytes, waiting, oldest)) = outcome.await else { return false };
+    let Some((result, bytes, waiting, oldest, given_up)) = outcome.await else { return false };
+    metrics.follow_given_up(&given_up);
     metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     metrics.spool_readings.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     metrics.spool_oldest.set(oldest.map_or(0, |oldest| oldest.0 / 1000));

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     clock::Clock,
     codec::{Decoded, DecodedReading, Decoder, Limits, ModelProblem},
+    deliveries::Deliveries,
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
     spool::{BatchBuilder, Delivery, Stamp},
@@ -24,9 +25,7 @@ use crate::{
 
 /// A batch larger than this takes nothing more until it is written.
 const MAX_BATCH: usize = 1 << 20;
-/// Remembered deliveries, over all sessions.
-const MAX_DELIVERIES: usize = 65_536;
-/// Every so many rejections one is logged.
+/// Every so many rejections for one reason one is logged.
 const SAMPLE_EVERY: u64 = 1_000;
 
 /// How many unapproved devices and readings of each are taken.
@@ -36,11 +35,13 @@ pub struct Quota {
     pub readings: u64,
     /// Unapproved devices.
     pub devices: usize,
+    /// How long a reading of an unapproved device waits, milliseconds; a device that is silent for longer has none and is forgotten.
+    pub keep_ms: i64,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { readings: 1_000, devices: 10_000 }
+        Self { readings: 1_000, devices: 10_000, keep_ms: 7 * 86_400_000 }
     }
 }
 
@@ -71,6 +72,9 @@ pub struct Envelope<'a> {
 /// How far before its receipt a message may date the first sighting of its device: room for the way here and for a slow clock.
 const SIGHTING_ALLOWANCE_MS: i64 = 10 * 60 * 1_000;
 
+/// How often a device that nobody let in yet is told again.
+const SIGHT_AGAIN_MS: i64 = 3_600_000;
+
 /// The readings that made a device known count too, once it is approved: a sighting is as old as they are, within an allowance.
 fn first_seen(received: Timestamp, readings: &[DecodedReading]) -> Timestamp {
     let oldest = readings.iter().map(|reading| reading.at).min().unwrap_or(received);
@@ -96,10 +100,29 @@ struct Speaker {
     last: Option<(u64, i64)>,
     /// Readings that wait, while it is not approved.
     waiting: u64,
+    /// When the first of them came.
+    waiting_since: Timestamp,
     approved: bool,
-    reported: bool,
+    /// Its first sighting, and when it was last told.
+    sighted: Option<(Timestamp, Timestamp)>,
+    /// When it spoke last.
+    heard: Timestamp,
     /// Spoke since the last status report.
     active: bool,
+}
+
+impl Speaker {
+    /// Its first sighting, if it is to be told: at first, and now and then while nobody decides, since what was told may have been
+    /// dropped by a full inbox or have expired.
+    fn sight(&mut self, received: Timestamp, readings: &[DecodedReading]) -> Option<Timestamp> {
+        let (first, told) = match self.sighted {
+            Some((first, told)) => (first, Some(told)),
+            None => (first_seen(received, readings), None),
+        };
+        let due = told.is_none_or(|told| !(0..SIGHT_AGAIN_MS).contains(&received.since(told)));
+        self.sighted = Some((first, if due { received } else { told.unwrap_or(received) }));
+        due.then_some(first)
+    }
 }
 
 #[derive(Debug)]
@@ -117,8 +140,7 @@ struct Inner {
     speakers: HashMap<String, Speaker>,
     unapproved: usize,
     sightings: Vec<Sighted>,
-    deliveries: HashMap<(u64, u16), u64>,
-    rejected: u64,
+    deliveries: Deliveries,
     rejections: HashMap<Reason, u64>,
 }
 
@@ -157,11 +179,13 @@ impl Intake {
     /// Without models nothing is taken: see [`Intake::configure`].
     #[must_use]
     pub fn new(limits: Limits, quota: Quota, clock: Arc<dyn Clock>, metrics: Metrics, found: &Found) -> Arc<Self> {
+        let now = clock.now().wall;
         let speakers: HashMap<_, _> = found
             .serials
             .iter()
             .map(|(serial, (last, waiting))| {
-                (serial.clone(), Speaker { last: *last, waiting: *waiting, ..Speaker::default() })
+                let (last, waiting) = (*last, *waiting);
+                (serial.clone(), Speaker { last, waiting, waiting_since: now, heard: now, ..Speaker::default() })
             })
             .collect();
         let inner = Inner {
@@ -175,12 +199,7 @@ impl Intake {
             unapproved: speakers.len(),
             speakers,
             sightings: Vec::new(),
-            deliveries: found
-                .deliveries
-                .iter()
-                .map(|delivery| ((delivery.session, delivery.packet), delivery.hash))
-                .collect(),
-            rejected: 0,
+            deliveries: Deliveries::found(&found.deliveries),
             rejections: HashMap::new(),
         };
         Arc::new(Self {
@@ -239,7 +258,7 @@ impl Intake {
         let hash = || self.hasher.hash_one((message.topic, message.payload));
         if let Some(key) = message.packet
             && message.duplicate
-            && inner.deliveries.get(&key).is_some_and(|known| *known == hash())
+            && inner.deliveries.knows(key, hash())
         {
             count(&self.metrics, "duplicate");
             return Offer::Ticket(if inner.batch.is_empty() { inner.filling - 1 } else { inner.filling });
@@ -270,10 +289,7 @@ impl Intake {
             && kept.undated
         {
             let hash = hash();
-            if inner.deliveries.len() >= MAX_DELIVERIES {
-                inner.deliveries.clear();
-            }
-            inner.deliveries.insert((session, packet), hash);
+            inner.deliveries.remember((session, packet), hash);
             inner.batch.remember(Delivery { session, packet, hash });
         }
         if !kept.any {
@@ -306,12 +322,16 @@ impl Intake {
             let Some(model) = decoder.models().nth(group.model) else { continue };
             let count = group.readings.len() as u64;
             if !speaker.approved {
-                if !speaker.reported && sightings.len() < self.quota.devices {
-                    speaker.reported = true;
+                if let Some(first_seen) = speaker.sight(stamp.wall, decoded.readings_of(group))
+                    && sightings.len() < self.quota.devices
+                {
                     let (model, serial, topic) =
                         (model.name.to_owned(), serial.to_owned(), message.topic.chars().take(256).collect());
-                    let first_seen = first_seen(stamp.wall, decoded.readings_of(group));
                     sightings.push(Sighted { model, serial, first_seen, topic });
+                }
+                // What waits is given up after a while: then there is room again.
+                if speaker.waiting == 0 || stamp.wall.since(speaker.waiting_since) > self.quota.keep_ms {
+                    (speaker.waiting, speaker.waiting_since) = (0, stamp.wall);
                 }
                 if speaker.waiting + count > self.quota.readings {
                     decoded.rejections.push(quota_exceeded(group.model));
@@ -319,7 +339,7 @@ impl Intake {
                 }
                 speaker.waiting += count;
             }
-            speaker.active = true;
+            (speaker.active, speaker.heard) = (true, stamp.wall);
             if !group.device_time {
                 // Two messages of one device in the same millisecond are two moments. They are kept apart on the uptime: the
                 // wall clock may be set back, or may have shown a later time before the machine booted.
@@ -352,16 +372,17 @@ impl Intake {
         for rejection in &inner.decoded.rejections {
             let reason = rejection.reason;
             self.metrics.rejected.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
-            *inner.rejections.entry(reason).or_default() += 1;
-            if inner.rejected.is_multiple_of(SAMPLE_EVERY) {
+            let before = inner.rejections.entry(reason).or_default();
+            let shown = before.is_multiple_of(SAMPLE_EVERY);
+            *before += 1;
+            if shown {
                 let model =
                     rejection.model.and_then(|model| inner.decoder.models().nth(model)).map_or("", |model| model.name);
                 tracing::warn!(
                     topic = message.topic, bytes = message.payload.len(), model, reason = reason.name(), place = ?rejection.place,
-                    remedy = reason.remedy(), "a message or a part of it is rejected (one in {SAMPLE_EVERY} is logged)"
+                    remedy = reason.remedy(), "a message or a part of it is rejected (of each reason one in {SAMPLE_EVERY} is logged)"
                 );
             }
-            inner.rejected += 1;
         }
     }
 
@@ -450,10 +471,14 @@ impl Intake {
         self.lock().sightings.extend_from_slice(sightings);
     }
 
-    /// Serials that spoke since the last call.
+    /// Serials that spoke since the last call. Strangers that were silent for long are forgotten, and leave their place to others.
     #[must_use]
     pub fn take_active(&self) -> Vec<String> {
+        let now = self.clock.now().wall;
         let mut inner = self.lock();
+        let forgotten = |speaker: &Speaker| !speaker.approved && now.since(speaker.heard) > self.quota.keep_ms;
+        inner.speakers.retain(|_, speaker| !forgotten(speaker));
+        inner.unapproved = inner.speakers.values().filter(|speaker| !speaker.approved).count();
         let speakers = inner.speakers.iter_mut().filter(|(_, speaker)| speaker.active);
         speakers
             .map(|(serial, speaker)| {
@@ -510,5 +535,16 @@ mod tests {
         assert_eq!(first_seen(received, &[]), received);
         let old = at(-30 * 24 * 3_600_000);
         assert_eq!(first_seen(received, &[old]), received.plus(-SIGHTING_ALLOWANCE_MS), "a backlog opens no past");
+    }
+
+    #[test]
+    fn a_stranger_is_told_again_while_nobody_decides() {
+        let start = Timestamp(1_800_000_000_000);
+        let mut speaker = Speaker::default();
+        assert_eq!(speaker.sight(start, &[]), Some(start));
+        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS - 1), &[]), None);
+        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS), &[]), Some(start), "as first seen");
+        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS + 1), &[]), None);
+        assert_eq!(speaker.sight(start, &[]), Some(start), "the clock was set back");
     }
 }

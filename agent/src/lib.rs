@@ -9,6 +9,7 @@ pub mod clock;
 pub mod codec;
 pub mod committer;
 pub mod configuration;
+mod deliveries;
 pub mod intake;
 pub mod listener;
 pub mod metrics;

@@ -8,10 +8,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::sealer::GivenUp;
+
 /// Which way a message came and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
-    /// `accepted`, `rejected`, `partial`, `duplicate`.
+    /// `accepted`, `rejected`, `partial`, `duplicate`; `lost`: without QoS, while there was no room.
     pub result: &'static str,
 }
 
@@ -70,6 +72,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Follows what the store gave up since the start.
+    pub fn follow_given_up(&self, given_up: &GivenUp) {
+        let follow = |family: &Family<ReasonLabel, Count>, reason, total: u64| {
+            if total > 0 {
+                let counter = family.get_or_create(&ReasonLabel { reason });
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
+        };
+        given_up.by_reason().for_each(|(reason, total)| follow(&self.dropped, reason, total));
+        follow(&self.dropped, "other_model", given_up.foreign);
+    }
+
     /// Registers them all under `depin_agent_`.
     #[must_use]
     pub fn registered() -> (Self, Registry) {

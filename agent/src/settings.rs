@@ -257,6 +257,10 @@ impl AgentOptions {
             quota: Quota {
                 readings: file.unapproved.readings.unwrap_or(quota.readings),
                 devices: file.unapproved.devices.unwrap_or(quota.devices),
+                keep_ms: file
+                    .unapproved
+                    .keep_seconds
+                    .map_or(quota.keep_ms, |seconds| i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)),
             },
         })
     }

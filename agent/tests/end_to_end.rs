@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod gateway;
+mod secured;
 
 use std::{
     collections::BTreeSet,
@@ -58,10 +59,14 @@ fn model(timestamps: bool) -> Model {
 }
 
 fn options(folder: &Path, gateway: &Gateway, mqtt: &[&str]) -> AgentOptions {
+    options_with(folder, gateway, mqtt, "sealIntervalMs: 20\nstatusIntervalSeconds: 1\n")
+}
+
+fn options_with(folder: &Path, gateway: &Gateway, mqtt: &[&str], settings: &str) -> AgentOptions {
     let token = folder.join("token");
     fs::write(&token, &gateway.token).unwrap();
     let config = folder.join("agent.yaml");
-    fs::write(&config, "sealIntervalMs: 20\nstatusIntervalSeconds: 1\n").unwrap();
+    fs::write(&config, settings).unwrap();
     let (state, url) = (folder.join("state"), gateway.url());
     let mut arguments = vec!["depin-agent", "--name", "edge-1", "--gateway", &url];
     arguments.extend(["--state-dir", state.to_str().unwrap(), "--join-token-file", token.to_str().unwrap()]);
@@ -214,6 +219,10 @@ struct Broker(Child, u16);
 
 impl Broker {
     fn start(folder: &Path, port: Option<u16>) -> Option<Self> {
+        Self::start_with(folder, port, "allow_anonymous true\n")
+    }
+
+    fn start_with(folder: &Path, port: Option<u16>, settings: &str) -> Option<Self> {
         let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"].into_iter().find(|path| Path::new(path).exists());
         let Some(program) = program else {
             println!("skipped: mosquitto is not installed (apt-get install mosquitto)");
@@ -223,7 +232,7 @@ impl Broker {
             port.unwrap_or_else(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
         let config = folder.join("mosquitto.conf");
         let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nmax_inflight_messages 500\nmax_queued_messages 0\n",
+            "listener {port} 127.0.0.1\n{settings}persistence true\npersistence_location {}/\nmax_inflight_messages 500\nmax_queued_messages 0\n",
             folder.display()
         );
         fs::write(&config, text).unwrap();

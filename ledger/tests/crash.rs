@@ -176,8 +176,9 @@ impl Driver<'_> {
         self.ledger();
         let ledger = self.ledger.take().unwrap();
         let info = ledger.info().await.unwrap();
-        let chains =
-            (1..=2).map(|agent| OpenChain { key: key(agent).id(), incarnation: 1, next_sequence: 1, sealed_sequence: 0 }).collect();
+        let chains = (1..=2)
+            .map(|agent| OpenChain { key: key(agent).id(), incarnation: 1, next_sequence: 1, sealed_sequence: 0 })
+            .collect();
         let heads = ledger.open_chains(chains).await.unwrap();
         let epochs = ledger.list_epochs(PROGRAM.into(), 0, 100).await.unwrap();
         let mut all = Vec::new();

@@ -45,7 +45,7 @@ pub fn opening(state: &State, head: Option<&ChainHead>, refused: bool) -> Openin
         return reseal("this disk holds no chain yet");
     }
     if refused {
-        return reseal("the gateway refused a proof");
+        return reseal("the gateway refused a proof, or another key signed what is kept");
     }
     if head.incarnation > state.incarnation {
         return reseal("a higher incarnation was opened elsewhere: a restored disk or a copy of the key");

@@ -84,6 +84,30 @@ pub fn add_drop(drops: &mut Vec<PendingDrop>, drop: PendingDrop) {
     }
 }
 
+/// What was given up since the start, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    counts: [u64; 4],
+    /// Readings of devices that have another model: left out before sealing, as the ledger would reject them.
+    pub foreign: u64,
+}
+
+impl GivenUp {
+    /// Adds what a durable record tells.
+    pub fn note(&mut self, drops: &[PendingDrop]) {
+        for drop in drops {
+            if let Some(count) = self.counts.get_mut(usize::from(drop.reason)) {
+                *count += drop.count;
+            }
+        }
+    }
+
+    /// Each reason with its count.
+    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ["limit_reached", "unapproved_quota", "unreadable", "never_approved"].into_iter().zip(self.counts)
+    }
+}
+
 /// A reading of a device that is not approved yet: taken from the spool, kept in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {

@@ -12,6 +12,7 @@ pub mod journal;
 mod store;
 mod view;
 
+pub use journal::GivenUp;
 pub use store::{Collected, Found, Store, StoreError, StoreOptions};
 pub use view::{Relayed, View};
 

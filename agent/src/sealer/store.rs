@@ -8,11 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use depin_domain::{
-    ids::Digest,
-    proofs::DropReason,
-    time::Timestamp,
-};
+use depin_domain::{ids::Digest, proofs::DropReason, time::Timestamp};
 use depin_log::{Cursor, Damage, Log, LogError, OnDamage, Options, Storage};
 use depin_proto::v1::SignedProof;
 use prost::Message as _;
@@ -20,7 +16,7 @@ use prost::Message as _;
 use super::{
     assemble::{Gathered, Sealed},
     clock,
-    journal::{Answer, Commit, ENTRY, Entry, Held, PROOF, Parked, PendingDrop, State, add_drop},
+    journal::{Answer, Commit, ENTRY, Entry, GivenUp, Held, PROOF, Parked, PendingDrop, State, add_drop},
     view::View,
 };
 use crate::spool::{Batch, Delivery, LimitPolicy, Stamp};
@@ -108,6 +104,7 @@ pub struct Store {
     spool: Log,
     journal: Log,
     state: State,
+    given_up: GivenUp,
     waiting: u64,
     oldest: Option<Timestamp>,
     /// Journal position of the newest snapshot.
@@ -130,8 +127,16 @@ impl Store {
             Log::open(journal, Options { tag: JOURNAL_TAG, segment_size: 4 << 20, max_record: 64 << 20, ..base })
                 .map_err(StoreError::Journal)?;
         found.damaged.extend(recovered.damaged);
-        let mut store =
-            Self { options, spool, journal, state: State::default(), waiting: 0, oldest: None, snapshot: 0 };
+        let mut store = Self {
+            options,
+            spool,
+            journal,
+            state: State::default(),
+            given_up: GivenUp::default(),
+            waiting: 0,
+            oldest: None,
+            snapshot: 0,
+        };
         store.fold(&mut found)?;
         store.scan(&mut found)?;
         store.count_lost(&mut found)?;
@@ -229,6 +234,17 @@ impl Store {
     #[must_use]
     pub fn spool_bytes(&self) -> u64 {
         self.spool.bytes()
+    }
+
+    /// What was given up since the start.
+    #[must_use]
+    pub fn given_up(&self) -> GivenUp {
+        self.given_up
+    }
+
+    /// Readings that were left out of a seal because their device has another model.
+    pub fn note_foreign(&mut self, readings: u64) {
+        self.given_up.foreign += readings;
     }
 
     /// Readings in the spool, not yet sealed.
@@ -421,6 +437,7 @@ impl Store {
         let entry = Entry::Commit(Box::new(commit));
         self.write(&entry)?;
         self.journal.sync().map_err(StoreError::Journal)?;
+        self.note_drops(&entry);
         self.state.apply(entry, &mut pending);
         self.waiting = self.waiting.saturating_sub(taken);
         self.cut_spool()
@@ -524,8 +541,17 @@ impl Store {
     fn enter(&mut self, entry: Entry) -> Result<(), StoreError> {
         self.write(&entry)?;
         self.journal.sync().map_err(StoreError::Journal)?;
+        self.note_drops(&entry);
         self.state.apply(entry, &mut Vec::new());
         Ok(())
+    }
+
+    fn note_drops(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Commit(commit) => self.given_up.note(&commit.drops),
+            Entry::Dropped { drops, .. } => self.given_up.note(drops),
+            _ => {}
+        }
     }
 }
 

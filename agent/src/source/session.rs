@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::BrokerOptions;
 use crate::{
     intake::{Envelope, Intake, Offer},
-    metrics::Metrics,
+    metrics::{Metrics, ResultLabel},
 };
 
 /// What a session works with.
@@ -45,13 +45,14 @@ struct Link {
     queues: Mutex<Queues>,
     changed: Notify,
     intake: Arc<Intake>,
+    metrics: Metrics,
     session: u64,
 }
 
 impl Link {
-    fn new(intake: Arc<Intake>, client: &str) -> Arc<Self> {
+    fn new(intake: Arc<Intake>, metrics: Metrics, client: &str) -> Arc<Self> {
         let session = intake.session(client);
-        Arc::new(Self { queues: Mutex::default(), changed: Notify::new(), intake, session })
+        Arc::new(Self { queues: Mutex::default(), changed: Notify::new(), intake, metrics, session })
     }
 
     /// A panic elsewhere leaves the queues whole.
@@ -72,6 +73,7 @@ impl Link {
         }
         // With QoS 0 nobody waits: what does not fit is lost, as such messages may be.
         if message.packet == 0 {
+            self.metrics.messages.get_or_create(&ResultLabel { result: "lost" }).inc();
             return true;
         }
         queues.held_bytes += message.payload.len() + message.topic.len();
@@ -130,6 +132,9 @@ impl Link {
     }
 }
 
+/// After this time a refused subscription is tried again.
+const SUBSCRIBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+
 macro_rules! session {
     ($version:ident, $library:path, $options:expr, $acknowledgement:expr, $text:expr) => {
         pub(super) mod $version {
@@ -139,12 +144,12 @@ macro_rules! session {
             use $library as library;
             use library::{AsyncClient, Event, EventLoop, mqttbytes::QoS};
 
-            use super::{Context, Held, Link};
+            use super::{Context, Held, Link, SUBSCRIBE_AGAIN};
             use crate::{metrics::PeerLabel, source::{FIRST_BACKOFF, next_backoff}, stop::stopped};
 
             /// Runs until stopped.
             pub(in crate::source) async fn run(mut context: Context) {
-                let link = Link::new(Arc::clone(&context.intake), &context.options.client_id);
+                let link = Link::new(Arc::clone(&context.intake), context.metrics.clone(), &context.options.client_id);
                 let options = $options(&*context.options);
                 // Room for an acknowledgement of every message that the broker can have under way.
                 let (client, events) = AsyncClient::new(options, 65_535);
@@ -160,6 +165,7 @@ macro_rules! session {
                 let mut connected_before = false;
                 let mut stopping = None;
                 let mut subscribed: Vec<String> = Vec::new();
+                let mut retry: Option<time::Instant> = None;
                 loop {
                     let polled = match stopping {
                         None => tokio::select! {
@@ -172,6 +178,12 @@ macro_rules! session {
                                 if changed.is_ok() {
                                     subscribe(context, client, &mut subscribed);
                                 }
+                                continue;
+                            }
+                            () = time::sleep_until(retry.unwrap_or_else(time::Instant::now)), if retry.is_some() => {
+                                retry = None;
+                                subscribed.clear();
+                                subscribe(context, client, &mut subscribed);
                                 continue;
                             }
                             event = events.poll() => event,
@@ -206,8 +218,19 @@ macro_rules! session {
                             if std::mem::replace(&mut connected_before, true) {
                                 context.metrics.reconnects.get_or_create(&PeerLabel { peer: "broker" }).inc();
                             }
+                            retry = None;
                             subscribed.clear();
                             subscribe(context, client, &mut subscribed);
+                        }
+                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::SubAck(answer))) => {
+                            let granted = |code: &_| matches!(code, library::mqttbytes_packet::SubscribeReasonCode::Success(_));
+                            if !answer.return_codes.iter().all(granted) {
+                                retry = Some(time::Instant::now() + SUBSCRIBE_AGAIN);
+                                tracing::warn!(codes = ?answer.return_codes, filters = ?subscribed, "the broker refused a subscription: allow it to this user; tried again in a minute");
+                                context.health.fail("the broker refused a subscription: its topics do not arrive; allow it to the agent's user");
+                            } else if retry.is_none() {
+                                context.health.pass();
+                            }
                         }
                         Ok(_) => {}
                         Err(error) => {
@@ -280,7 +303,7 @@ macro_rules! session {
 mod four {
     pub(super) use rumqttc::{AsyncClient, Event, EventLoop, mqttbytes};
     pub(super) mod mqttbytes_packet {
-        pub(in crate::source::session) use rumqttc::Packet;
+        pub(in crate::source::session) use rumqttc::{Packet, SubscribeReasonCode};
     }
 }
 
@@ -290,7 +313,7 @@ mod five {
         pub(in crate::source::session) use rumqttc::v5::mqttbytes::QoS;
     }
     pub(super) mod mqttbytes_packet {
-        pub(in crate::source::session) use rumqttc::v5::mqttbytes::v5::Packet;
+        pub(in crate::source::session) use rumqttc::v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
     }
 }
 

@@ -88,6 +88,7 @@ impl Sealing {
             ..collected.commit
         };
         store.commit(&proofs, commit, collected.taken)?;
+        store.note_foreign(collected.foreign);
         Ok(Made { proofs, duplicates, more })
     }
 
@@ -99,7 +100,11 @@ impl Sealing {
         refused: bool,
         now: &Stamp,
     ) -> Result<Opened, SealError> {
-        match chain::opening(store.state(), head, refused) {
+        // A key that took another's place cannot send what the other one signed.
+        let newest = store.state().held.back().copied();
+        let signed_by = newest.map(|held| store.proof(&held)).transpose()?.map(|proof| proof.key_id);
+        let replaced = signed_by.is_some_and(|key| key[..] != self.key.id().0[..]);
+        match chain::opening(store.state(), head, refused || replaced) {
             Opening::Resume { send } => {
                 let held = send.iter().filter_map(|index| store.state().held.get(*index)).copied().collect();
                 Ok(Opened { held, reopened: false })

@@ -488,19 +488,16 @@ impl Session<'_> {
             let (sealing, now) = (self.sealing(), self.context.clock.now());
             let view = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner).view();
             let made = on_store(self.context, move |store| {
-                let before: u64 = store.state().drops.iter().map(|drop| drop.count).sum();
                 let made = sealing.ripe(store, &view, &now);
-                (made, before, store.waiting(), store.spool_bytes(), store.state().unanswered())
+                (made, store.given_up(), store.waiting(), store.spool_bytes(), store.state().unanswered())
             });
-            let (made, dropped, waiting, bytes, unanswered) = made.await?;
+            let (made, given_up, waiting, bytes, unanswered) = made.await?;
             let made = made?;
             let metrics = &self.context.metrics;
             metrics.spool_readings.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
             metrics.unanswered.set(i64::try_from(unanswered).unwrap_or(i64::MAX));
-            if dropped > 0 && !made.proofs.is_empty() {
-                metrics.dropped.get_or_create(&ReasonLabel { reason: "told" }).inc_by(dropped);
-            }
+            metrics.follow_given_up(&given_up);
             self.next_seal = Instant::now() + self.context.options.seal_interval;
             for mut sealed in made.proofs {
                 // One trace follows the proof to the ledger; sampled, and beside the signed bytes.
@@ -610,7 +607,8 @@ impl Reporter {
         .await?;
         let active = self.context.intake.take_active();
         let configuration = self.context.configuration();
-        let ids = configuration.devices.values().filter(|device| device.until.is_none() && active.contains(&device.serial));
+        let ids =
+            configuration.devices.values().filter(|device| device.until.is_none() && active.contains(&device.serial));
         let now = self.context.clock.now();
         Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),

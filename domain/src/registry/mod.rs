@@ -188,7 +188,10 @@ impl Registry {
 
     /// The devices that `agent` once relayed for and no longer does, with their facts of then and the end of that time:
     /// what it had spooled until then is still sealed and judged as theirs.
-    pub fn former_devices_of(&self, agent: &AgentId) -> impl Iterator<Item = (&DeviceId, &Arc<DeviceEntry>, Timestamp)> {
+    pub fn former_devices_of(
+        &self,
+        agent: &AgentId,
+    ) -> impl Iterator<Item = (&DeviceId, &Arc<DeviceEntry>, Timestamp)> {
         let former = self.former.get(agent).into_iter().flat_map(|devices| devices.iter());
         former.filter_map(|id| {
             let device = self.devices.get(id)?;

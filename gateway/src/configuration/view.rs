@@ -57,10 +57,7 @@ impl View {
         }
         for (id, device, until) in registry.former_devices_of(agent) {
             if now.since(until) < FORMER_MS {
-                devices.insert(
-                    *id,
-                    Relayed { entry: Arc::clone(device), model: model_of(device), until: Some(until) },
-                );
+                devices.insert(*id, Relayed { entry: Arc::clone(device), model: model_of(device), until: Some(until) });
             }
         }
         let mut models = BTreeMap::new();
