@@ -7,6 +7,8 @@ use clap::Args;
 use depin_identity::{Claim, SigningKey, VerifyingKey, verify_batch};
 use serde_json::json;
 
+use crate::processes::cpu_seconds;
+
 /// Bytes of a message: about those of a proof's header.
 const MESSAGE: usize = 180;
 const DOMAIN: &[u8] = b"depin.v1.Proof\0";
@@ -28,7 +30,7 @@ struct Signed {
 /// Prints a line for each size and number of keys.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let single = signed(options.signatures.min(8_192), 1_024)?;
-    let begun = Instant::now();
+    let begun = (Instant::now(), cpu_seconds("self")?);
     let good = single.1.iter().filter(|one| {
         let claim = claim(&single.0, one);
         claim.key.verify(claim.domain, claim.message, claim.signature)
@@ -39,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (batch, keys) in [(16, 1_024), (64, 1_024), (256, 1_024), (1_024, 1_024), (256, 8), (1_024, 8)] {
         let (verifying, all) = signed(options.signatures, keys)?;
         let claims: Vec<Claim<'_>> = all.iter().map(|one| claim(&verifying, one)).collect();
-        let begun = Instant::now();
+        let begun = (Instant::now(), cpu_seconds("self")?);
         let good =
             claims.chunks(batch).map(|batch| verify_batch(batch, [7; 32]).into_iter().filter(|good| *good).count());
         let good: usize = good.sum();
@@ -49,9 +51,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn report(how: &str, batch: usize, keys: usize, count: usize, begun: Instant) -> Result<()> {
+fn report(how: &str, batch: usize, keys: usize, count: usize, (begun, before): (Instant, f64)) -> Result<()> {
     let rate = count as f64 / begun.elapsed().as_secs_f64();
-    println!("{}", json!({"case": "signatures", "how": how, "batch": batch, "keys": keys, "perSecond": rate}));
+    let micros = (cpu_seconds("self")? - before) / count as f64 * 1e6;
+    println!(
+        "{}",
+        json!({"case": "signatures", "how": how, "batch": batch, "keys": keys, "perSecond": rate, "cpuMicros": micros})
+    );
     Ok(())
 }
 

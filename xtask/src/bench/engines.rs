@@ -104,8 +104,8 @@ struct Load {
 
 const LOADS: [Load; 3] = [
     // 1,000 readings a proof, as a busy agent seals them.
-    Load { name: "gateway/readings", agents: 8, devices: 100, readings: 10, proofs: 250, batch: 1, part: 0.0 },
-    Load { name: "gateway/half-load", agents: 8, devices: 100, readings: 10, proofs: 125, batch: 1, part: 0.5 },
+    Load { name: "gateway/readings", agents: 8, devices: 100, readings: 10, proofs: 1_500, batch: 1, part: 0.0 },
+    Load { name: "gateway/half-load", agents: 8, devices: 100, readings: 10, proofs: 750, batch: 1, part: 0.5 },
     // One reading a proof: what verification and bookkeeping of a proof cost.
     Load { name: "gateway/proofs", agents: 32, devices: 1, readings: 1, proofs: 4_000, batch: 50, part: 0.0 },
 ];
@@ -155,7 +155,7 @@ fn start(bench: &Bench<'_>, dir: &Path, [listen, ledger, admin]: [u16; 3]) -> Re
         .args(["--listen", &format!("127.0.0.1:{listen}"), "--ledger-listen", &format!("127.0.0.1:{ledger}")])
         .args(["--admin-listen", &format!("127.0.0.1:{admin}")])
         // The load comes from few agents, each for many.
-        .args(["--max-agent-proofs-per-second", "1000000"])
+        .args(["--agent-proofs-per-second", "1000000"])
         .arg("--tls-dir")
         .arg(dir.join("gateway-tls"))
         .arg("--data-dir")

@@ -88,7 +88,7 @@ const TABLES: [(&str, &str, &[(&str, &str)]); 7] = [
             ("gatewayPeakMb", "MB"),
         ],
     ),
-    ("signatures/", "Ed25519 verification on one core", &[("perSecond", "signatures/s")]),
+    ("signatures/", "Ed25519 verification on one core", &[("perSecond", "signatures/s"), ("cpuMicros", "CPU µs each")]),
     (
         "ledger/",
         "Ledger: 2,000,000 readings in 4,000 proofs, one CEL check each, group sync; cold scan without a checkpoint",
