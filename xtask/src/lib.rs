@@ -1,5 +1,6 @@
 //! The project's commands: what a person or CI runs in a clone. Each is one module.
 
+pub mod bench;
 pub mod cargo;
 pub mod cluster;
 pub mod control_plane;
@@ -46,6 +47,8 @@ pub enum Command {
     Generate(generate::Options),
     /// Run the randomized suites for their full number of rounds and write a report to docs/reliability/
     Soak(soak::Options),
+    /// Measure how fast the product is on this machine and write docs/benchmarks/
+    Bench(bench::Options),
 }
 
 /// Runs one command.
@@ -59,6 +62,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tools => tools::prepare().map(|_| ExitCode::SUCCESS),
         Command::Generate(options) => generate::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Bench(options) => bench::run(&options),
     }
 }
 

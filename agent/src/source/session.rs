@@ -321,6 +321,7 @@ fn options_four(options: &BrokerOptions) -> rumqttc::MqttOptions {
     let mut mqtt = rumqttc::MqttOptions::new(&options.client_id, &options.host, options.port);
     mqtt.set_clean_session(false)
         .set_manual_acks(true)
+        .set_inflight(OUTGOING)
         .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
         .set_max_packet_size(options.max_packet, options.max_packet)
         .set_transport(super::transport(options));
@@ -330,6 +331,9 @@ fn options_four(options: &BrokerOptions) -> rumqttc::MqttOptions {
     mqtt
 }
 
+/// Publishes of its own that the client keeps slots for. The agent makes none, and the library's default for MQTT 5 is 13 MB of slots.
+const OUTGOING: u16 = 16;
+
 /// How long a broker keeps the session of an agent that is away: a site may be dark for weeks.
 const SESSION_SECONDS: u32 = 60 * 24 * 3600;
 
@@ -337,6 +341,7 @@ fn options_five(options: &BrokerOptions) -> rumqttc::v5::MqttOptions {
     let mut mqtt = rumqttc::v5::MqttOptions::new(&options.client_id, &options.host, options.port);
     mqtt.set_clean_start(false)
         .set_manual_acks(true)
+        .set_outgoing_inflight_upper_limit(OUTGOING)
         .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
         .set_session_expiry_interval(Some(SESSION_SECONDS))
         .set_receive_maximum(Some(options.in_flight))

@@ -67,7 +67,11 @@ pub struct Options {
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    fn install() -> Result<Self> {
+    /// Begins to listen for SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn install() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // A second signal ends the process at once; the guards then end what it started.

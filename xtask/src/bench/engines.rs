@@ -1,0 +1,197 @@
+//! Parts alone: signatures, ledger, epoch close, Merkle tree, and the gateway under proofs that were sealed beforehand.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{
+    Bench,
+    figures::Runs,
+    pipeline::{lines, output},
+};
+use crate::{free_port, process::Process, stack::is_ready};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(30);
+/// Runs of what takes a minute each.
+const LONG_RUNS: usize = 3;
+
+/// Runs every wanted measurement.
+///
+/// # Errors
+/// When one does not work.
+pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    let options = bench.options;
+    let amount = |full| options.amount(full).to_string();
+    if options.wants("signatures") {
+        let signatures = amount(32_768);
+        let arguments = ["signatures", "--signatures", &signatures];
+        repeated(bench, runs, "signatures", options.runs, &arguments, |line| {
+            format!("signatures/{}-{}-keys-{}", text(line, "how"), text(line, "batch"), text(line, "keys"))
+        })?;
+    }
+    if options.wants("rewards") {
+        let devices = amount(1_000_000);
+        repeated(bench, runs, "rewards", options.runs, &["rewards", "--devices", &devices], |line| {
+            format!("rewards/{}", text(line, "case"))
+        })?;
+    }
+    if options.wants("ledger") {
+        let agents = amount(100);
+        let arguments = ["record", "--agents", &agents];
+        record(bench, runs, "ledger", options.runs, &arguments)?;
+    }
+    if options.wants("epoch") {
+        let agents = amount(1_000);
+        let arguments =
+            ["record", "--close", "--agents", &agents, "--devices", "1000", "--proofs", "2", "--readings", "2"];
+        record(bench, runs, "epoch", options.runs.min(LONG_RUNS), &arguments)?;
+    }
+    if options.wants("gateway") {
+        gateway(bench, runs)?;
+    }
+    Ok(())
+}
+
+/// Runs a subcommand several times; each line that it prints is a run of the measurement that `name` gives it.
+fn repeated(
+    bench: &Bench<'_>,
+    runs: &mut Runs,
+    prefix: &str,
+    times: usize,
+    arguments: &[&str],
+    name: impl Fn(&Value) -> String,
+) -> Result<()> {
+    forget(runs, prefix);
+    for number in 0..times {
+        bench.go_on()?;
+        let printed = lines(pinned(bench, &[1]).args(arguments)).with_context(|| prefix.to_owned())?;
+        for line in printed {
+            add(runs, &name(&line), number, &line);
+        }
+    }
+    Ok(())
+}
+
+/// The ledger's measurements, each on an empty folder.
+fn record(bench: &Bench<'_>, runs: &mut Runs, prefix: &str, times: usize, arguments: &[&str]) -> Result<()> {
+    forget(runs, prefix);
+    for number in 0..times {
+        bench.go_on()?;
+        let dir = bench.folder(prefix)?;
+        let printed = lines(pinned(bench, &[]).args(arguments).arg("--dir").arg(&dir))?;
+        for line in &printed {
+            add(runs, &format!("{prefix}/{}", text(line, "case")), number, line);
+        }
+        fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+/// One load of the gateway.
+#[derive(Clone, Copy)]
+struct Load {
+    name: &'static str,
+    agents: u64,
+    devices: u64,
+    readings: u64,
+    proofs: u64,
+    batch: u64,
+    /// Part of the first load's rate; 0: as fast as outcomes come.
+    part: f64,
+}
+
+const LOADS: [Load; 3] = [
+    // 1,000 readings a proof, as a busy agent seals them.
+    Load { name: "gateway/readings", agents: 8, devices: 100, readings: 10, proofs: 1_500, batch: 1, part: 0.0 },
+    Load { name: "gateway/half-load", agents: 8, devices: 100, readings: 10, proofs: 750, batch: 1, part: 0.5 },
+    // One reading a proof: what verification and bookkeeping of a proof cost.
+    Load { name: "gateway/proofs", agents: 32, devices: 1, readings: 1, proofs: 4_000, batch: 50, part: 0.0 },
+];
+
+/// Gateway and ledger in one process on one core, the load on the other.
+fn gateway(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    forget(runs, "gateway");
+    for number in 0..bench.options.runs {
+        let dir = bench.folder("gateway")?;
+        output(pinned(bench, &[]).arg("prepare").arg("--dir").arg(&dir))?;
+        let (listen, ledger, admin) = (free_port()?, free_port()?, free_port()?);
+        let mut process = start(bench, &dir, [listen, ledger, admin])?;
+        let admin = format!("127.0.0.1:{admin}");
+        process.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;
+        let mut full = 0.0;
+        for load in LOADS {
+            bench.go_on()?;
+            let mut command = pinned(bench, &[1]);
+            command.args(["proofs", "--gateway", &format!("https://127.0.0.1:{listen}")]);
+            command.args(["--ledger", &format!("https://127.0.0.1:{ledger}")]).arg("--dir").arg(&dir);
+            command.args(["--process", &process.id().to_string(), "--name", &load.name.replace('/', "-")]);
+            for (flag, value) in [
+                ("--agents", load.agents),
+                ("--devices", load.devices),
+                ("--readings", load.readings),
+                ("--proofs", bench.options.amount(load.proofs)),
+                ("--batch", load.batch),
+            ] {
+                command.args([flag, &value.to_string()]);
+            }
+            command.args(["--rate", &(full * load.part).to_string()]);
+            let line = output(&mut command).with_context(|| load.name)?;
+            if load.name == "gateway/readings" {
+                full = line["readingsPerSecond"].as_f64().unwrap_or_default();
+            }
+            add(runs, load.name, number, &line);
+        }
+        process.stop(GRACE)?;
+        fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+fn start(bench: &Bench<'_>, dir: &Path, [listen, ledger, admin]: [u16; 3]) -> Result<Process> {
+    let mut command = on_cores(&bench.programs.join("depin-gateway"), &[0]);
+    command
+        .args(["--listen", &format!("127.0.0.1:{listen}"), "--ledger-listen", &format!("127.0.0.1:{ledger}")])
+        .args(["--admin-listen", &format!("127.0.0.1:{admin}")])
+        // The load comes from few agents, each for many.
+        .args(["--agent-proofs-per-second", "1000000"])
+        .arg("--tls-dir")
+        .arg(dir.join("gateway-tls"))
+        .arg("--data-dir")
+        .arg(dir.join("ledger"));
+    Process::start("depin-gateway", &mut command, &dir.join("gateway.log"))
+}
+
+/// `depin-bench` on these cores.
+fn pinned(bench: &Bench<'_>, cores: &[usize]) -> Command {
+    on_cores(&bench.programs.join("depin-bench"), cores)
+}
+
+/// A program on these cores only, where the machine has more than one and `taskset`.
+fn on_cores(program: &Path, cores: &[usize]) -> Command {
+    let several = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    let known = Command::new("taskset").arg("-V").output().is_ok_and(|output| output.status.success());
+    if cores.is_empty() || !several || !known {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    let list = cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    command.args(["--cpu-list", &list]).arg(program);
+    command
+}
+
+fn forget(runs: &mut Runs, prefix: &str) {
+    let names: Vec<String> = runs.names(prefix).map(str::to_owned).collect();
+    names.iter().for_each(|name| runs.begin(name));
+}
+
+fn add(runs: &mut Runs, name: &str, number: usize, line: &Value) {
+    println!("{name} #{number}: {line}");
+    runs.add(name, line.as_object().cloned().unwrap_or_default());
+}
+
+fn text(line: &Value, field: &str) -> String {
+    let value = line.get(field).cloned().unwrap_or(json!("?"));
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask bench`: how fast the product is on this machine, with peers beside it where they can be had.
+//!
+//! Release programs, real files and sockets on loopback, several runs of everything; medians and spread go to `docs/benchmarks/` as tables,
+//! JSON and plots. A number decides nothing: what misses its target is told with by how much.
+
+pub mod engines;
+pub mod figures;
+pub mod machine;
+pub mod peers;
+pub mod pipeline;
+pub mod plot;
+pub mod report;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{cargo::Cargo, demo::Interrupt, workspace};
+use figures::Runs;
+use machine::Machine;
+
+/// The release programs that are measured and that measure.
+const PACKAGES: [&str; 3] = ["depin-agent", "depin-gateway", "depin-bench"];
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Runs of each measurement
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Only measurements whose name contains one of these
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Small amounts, to see that everything works: the numbers mean nothing and are written nowhere
+    #[arg(long)]
+    pub quick: bool,
+    /// The harness of peers; what of it cannot be built here is skipped, and says why
+    #[arg(long, env = "DEPIN_BENCH_PEERS", value_name = "DIR", default_value = "../shared/peers")]
+    pub peers: PathBuf,
+    /// Where the results go
+    #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
+    pub out: PathBuf,
+    /// Write the tables and plots of results.json anew without measuring
+    #[arg(long)]
+    pub report_only: bool,
+}
+
+impl Options {
+    /// Whether this measurement is wanted.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// An amount, or a hundredth of it to try.
+    #[must_use]
+    pub fn amount(&self, full: u64) -> u64 {
+        if self.quick { (full / 100).max(1) } else { full }
+    }
+}
+
+/// What a measurement works with.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// As asked for.
+    pub options: &'a Options,
+    /// Folder of the release programs.
+    pub programs: PathBuf,
+    /// Folder for data, on the disk that the build uses.
+    pub work: PathBuf,
+    interrupt: Interrupt,
+}
+
+impl Bench<'_> {
+    /// An empty folder for one run.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.work.join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot empty {}", path.display()))?;
+        }
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Fails once somebody asked for the end.
+    ///
+    /// # Errors
+    /// Then.
+    pub fn go_on(&self) -> Result<()> {
+        if self.interrupt.came() {
+            bail!("interrupted");
+        }
+        Ok(())
+    }
+}
+
+/// Builds, measures, reports.
+///
+/// # Errors
+/// When something cannot be built or a measurement does not work: a lost reading is an error, a slow one is not.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let out = workspace().join(&options.out);
+    if options.report_only {
+        let (machine, runs) = report::read(&out)?;
+        return report::write(&out, &machine, &runs).map(|()| ExitCode::SUCCESS);
+    }
+    let cargo = Cargo::find()?;
+    build(&cargo)?;
+    let work = cargo.target().join("bench-data");
+    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    let machine = Machine::look(&work)?;
+    println!("{machine}");
+    let bench = Bench {
+        options,
+        programs: cargo.target().join("release"),
+        work: work.clone(),
+        interrupt: Interrupt::install()?,
+    };
+    let mut runs = if options.only.is_empty() { Runs::default() } else { earlier(&out) };
+    let measured = measure(&bench, &mut runs);
+    // What was measured is kept, whatever ended it.
+    if !options.quick && !runs.is_empty() {
+        report::write(&out, &machine, &runs)?;
+        println!("results: {}", out.display());
+    }
+    drop(fs::remove_dir_all(&work));
+    measured.map(|()| ExitCode::SUCCESS)
+}
+
+/// With `--only`, other measurements keep the results that they had.
+fn earlier(out: &Path) -> Runs {
+    report::read(out).map(|(_, runs)| runs).unwrap_or_default()
+}
+
+fn build(cargo: &Cargo) -> Result<()> {
+    let mut command = cargo.command(&["build", "--release"]);
+    command.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    if !command.status().context("cannot run cargo")?.success() {
+        bail!("the programs do not build");
+    }
+    Ok(())
+}
+
+fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    engines::measure(bench, runs)?;
+    pipeline::measure(bench, runs)?;
+    peers::measure(bench, runs)
+}

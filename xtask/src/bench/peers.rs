@@ -1,0 +1,148 @@
+//! Peers beside us in the same run: the harness of peers is copied, its programs are built where they can be had, and its load is run.
+//!
+//! They are told apart from our own numbers by the prefix `peer/`. What is missing is skipped with one line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{Bench, figures::Runs};
+use crate::{pins, workspace};
+
+/// Programs that the harness needs for each case, with messages and rate.
+const CASES: [(&str, &str, &[&str]); 9] = [
+    ("rumqttc-manual", ":160000:20000", &[]),
+    ("rumqttc-manual", ":500000", &[]),
+    ("raw-durable-hold1000us", ":160000:20000", &[]),
+    ("bridge", ":160000:20000", &[]),
+    ("benthos-http-batch", ":160000:20000", &["benthos"]),
+    ("benthos-http-batch", ":300000", &["benthos"]),
+    ("benthos-http-batch+drain", ":200000", &["benthos"]),
+    ("benthos-sqlite-batched-http-batch", ":200000", &["benthos"]),
+    ("telegraf-http", ":160000:20000", &["telegraf"]),
+];
+/// Tags that leave out all parts of telegraf that the harness does not use.
+const TELEGRAF_TAGS: &str = "custom,inputs.mqtt_consumer,outputs.file,outputs.http,outputs.discard,parsers.json,parsers.json_v2,\
+                             parsers.value,serializers.influx,serializers.json";
+
+/// Runs the peers that can be had.
+///
+/// # Errors
+/// When a peer that was built does not run.
+pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    if !bench.options.wants("peer") {
+        return Ok(());
+    }
+    let harness = workspace().join(&bench.options.peers);
+    if !harness.join("pipelines.py").is_file() {
+        println!("skipped: peers: no harness in {}; name its folder with --peers", bench.options.peers.display());
+        return Ok(());
+    }
+    if pins::mosquitto().is_none() {
+        println!("skipped: peers: mosquitto is missing (apt-get install mosquitto)");
+        return Ok(());
+    }
+    let work = bench.work.with_file_name("bench-peers");
+    let copied = work.join("harness");
+    copy(&harness, &copied).context("the harness of peers cannot be copied")?;
+    let built = build(&copied, &work)?;
+    if !built.contains(&"mq") {
+        return Ok(());
+    }
+    for (case, _, _) in CASES {
+        for rate in ["20k", "full"] {
+            runs.begin(&format!("peer/{case}-{rate}"));
+        }
+    }
+    for number in 0..bench.options.runs {
+        for (case, amount, needs) in CASES {
+            if needs.iter().all(|program| built.contains(program)) {
+                bench.go_on()?;
+                one(&copied, &work, runs, (case, amount), number)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one(harness: &Path, work: &Path, runs: &mut Runs, (case, amount): (&str, &str), number: usize) -> Result<()> {
+    let output = Command::new("python3")
+        .arg(harness.join("pipelines.py"))
+        .arg(format!("{case}{amount}"))
+        .env("BENCH_WORK", work)
+        .env("RUNS", "1")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run python3")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
+    let Some(Value::Object(figures)) = line else {
+        println!("skipped: {case}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Ok(());
+    };
+    let name = format!("peer/{case}-{}", if amount.ends_with(":20000") { "20k" } else { "full" });
+    println!("{name} #{number}: {}", Value::Object(figures.clone()));
+    runs.add(&name, figures);
+    Ok(())
+}
+
+/// Builds what can be built; says of the rest why not.
+fn build(harness: &Path, work: &Path) -> Result<Vec<&'static str>> {
+    let bin = work.join("bin");
+    fs::create_dir_all(&bin)?;
+    let mut built = Vec::new();
+    let mut attempt = |name: &'static str, command: &mut Command| {
+        println!("== building the peer {name}");
+        let done = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
+        let done = match done {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        match done {
+            Ok(()) => built.push(name),
+            Err(why) => println!("skipped: peer {name}: it does not build here ({why})"),
+        }
+    };
+    let mut mq = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    mq.args(["build", "--release", "-p", "mq", "--target-dir"])
+        .arg(work.join("target"))
+        .current_dir(harness.join("rust"));
+    attempt("mq", &mut mq);
+    let go = |folder: &str, output: &str, rest: &[&str]| {
+        let mut command = Command::new("go");
+        command.args(["build", "-o"]).arg(bin.join(output)).args(rest).current_dir(harness.join("go").join(folder));
+        command.env("GOFLAGS", "-buildvcs=false -mod=mod");
+        command
+    };
+    attempt("benthos", &mut go("benthos", "benthos", &["."]));
+    let telegraf = "github.com/influxdata/telegraf/cmd/telegraf";
+    attempt("telegraf", &mut go("telegraf", "telegraf", &["-tags", TELEGRAF_TAGS, telegraf]));
+    Ok(built)
+}
+
+/// A writable copy, because builds write lock files beside the sources.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (kind, target): (_, PathBuf) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            if target.exists() {
+                continue;
+            }
+            let bytes = fs::read(entry.path())?;
+            fs::write(&target, bytes)?;
+        } else {
+            bail!("{} is neither file nor folder", entry.path().display());
+        }
+    }
+    Ok(())
+}
