@@ -19,6 +19,7 @@ use crate::{
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
     spool::{BatchBuilder, Delivery},
+    trace::Followed,
 };
 
 /// A batch larger than this takes nothing more until it is written.
@@ -133,6 +134,7 @@ pub struct Intake {
     offered: Notify,
     room: Notify,
     limits: Limits,
+    followed: Followed,
 }
 
 /// Hashes of payloads are compared across restarts, so the key is fixed; topics and payloads of one session are no secret to it.
@@ -190,6 +192,7 @@ impl Intake {
             durable: watch::Sender::new(0),
             offered: Notify::new(),
             room: Notify::new(),
+            followed: Followed::default(),
             limits,
         })
     }
@@ -221,6 +224,11 @@ impl Intake {
         (problems, filters)
     }
 
+    /// The message whose trace the next proof goes on with.
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.followed
+    }
+
     /// Takes a message, if there is room.
     pub fn offer(&self, message: &Envelope<'_>) -> Offer {
         let mut guard = self.lock();
@@ -241,7 +249,11 @@ impl Intake {
         let stamp = inner.batch.stamp(|| clock.now());
         inner.decoded.clear();
         inner.decoder.decode(message.topic, message.payload, stamp.wall, &mut inner.decoded);
+        let span = Followed::message();
         let kept = self.keep(inner, message, stamp.wall);
+        if kept.any {
+            self.followed.keep(span.as_ref());
+        }
         let rejected = !inner.decoded.rejections.is_empty();
         if rejected {
             self.count_rejections(inner, message);

@@ -17,6 +17,7 @@ pub mod settings;
 pub mod source;
 pub mod spool;
 mod stop;
+mod trace;
 pub mod uplink;
 
 pub use agent::{Agent, StartError};

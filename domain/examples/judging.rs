@@ -67,6 +67,7 @@ fn network(checks: usize) -> Result<Registry, Box<dyn Error>> {
             name: "agent".into(),
             key,
             fleets: Vec::new(),
+            reinstate_key: false,
         }),
     ];
     changes.extend((0..DEVICES).map(|number| device(number, agent)));

@@ -68,6 +68,7 @@ pub(crate) fn agent(number: u8) -> AgentEntry {
         name,
         key: key(number),
         fleets: vec!["meters".into()],
+        reinstate_key: false,
     }
 }
 

@@ -40,7 +40,7 @@ fuzz_target!(|text: &str| {
         }),
         Err(error) => assert!(error.at <= text.len()),
     }
-    if let Ok(formula) = Formula::compile(text, &schema) {
+    if let Ok(formula) = Formula::compile(text, &schema.with_extremes()) {
         samples.iter().for_each(|sample| {
             let _ = formula.evaluate(sample);
         });

@@ -10,7 +10,7 @@ use depin_domain::time::Timestamp;
 use depin_ledger::{Clock, EmbeddedLedger, Settings};
 use depin_log::{DiskStorage, Storage};
 
-/// Verify, compact, back up or restore the embedded ledger of a stopped gateway
+/// Verify, compact, back up, restore or release the embedded ledger of a stopped gateway
 #[derive(Parser, Clone, Debug)]
 #[command(name = "depin-gateway ledger", version)]
 pub struct LedgerOptions {
@@ -32,6 +32,9 @@ pub enum LedgerCommand {
         /// Days that proofs are kept
         #[arg(long, default_value_t = 400, value_name = "DAYS")]
         keep_days: u32,
+        /// The running gateway's backup: then nothing goes that is in no backup
+        #[arg(long, env = "DEPIN_BACKUP_DIR", value_name = "DIR")]
+        backup_dir: Option<PathBuf>,
     },
     /// Copy the ledger; into a directory with an earlier backup only what is new
     Backup {
@@ -40,11 +43,18 @@ pub enum LedgerCommand {
         to: PathBuf,
     },
     /// Make a ledger in the empty data directory of a backup; agents then resend what it lacks
+    ///
+    /// No epoch closes before every known chain has reported what it has.
     Restore {
         /// Where from
         #[arg(long, value_name = "DIR")]
         from: PathBuf,
+        /// Let epochs close at once: what agents have not resent by then comes late
+        #[arg(long)]
+        force: bool,
     },
+    /// After a restore: say that agents which have not reported will not, so that epochs close again
+    Release,
 }
 
 /// Does what was asked and prints what came of it as JSON.
@@ -63,7 +73,8 @@ pub fn run_ledger(options: LedgerOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &options.command {
         LedgerCommand::Verify => verify(data, &settings),
-        LedgerCommand::Compact { keep_days } => {
+        LedgerCommand::Compact { keep_days, backup_dir } => {
+            let settings = Settings { backup_configured: backup_dir.is_some(), ..settings };
             let ledger = EmbeddedLedger::open(data, settings, Clock::system())?;
             let before = Timestamp(Clock::system().now().0.saturating_sub(i64::from(*keep_days) * 86_400_000));
             let done = runtime.block_on(ledger.compact(before))?;
@@ -78,9 +89,17 @@ pub fn run_ledger(options: LedgerOptions) -> anyhow::Result<()> {
             println!("{{\"position\":{},\"files\":{}}}", manifest.position, manifest.files.len());
             Ok(())
         }
-        LedgerCommand::Restore { from } => {
+        LedgerCommand::Restore { from, force } => {
             let incarnation = depin_ledger::restore(&directory(from)?, &data, &settings, &Clock::system())?;
-            println!("{{\"incarnation\":{incarnation}}}");
+            if *force {
+                runtime.block_on(depin_ledger::release(data, settings, Clock::system()))?;
+            }
+            println!("{{\"incarnation\":{incarnation},\"held\":{}}}", !force);
+            Ok(())
+        }
+        LedgerCommand::Release => {
+            let unreported = runtime.block_on(depin_ledger::release(data, settings, Clock::system()))?;
+            println!("{{\"chainsUnreported\":{unreported}}}");
             Ok(())
         }
     }
@@ -135,5 +154,19 @@ mod tests {
         run(&["verify", "--data-dir", &again]).unwrap();
         run(&["compact", "--data-dir", &again]).unwrap();
         assert!(run(&["restore", "--data-dir", &again, "--from", &copy]).is_err(), "it holds a ledger now");
+        let held = |data: &str| {
+            let storage = Arc::new(DiskStorage::open(data).unwrap());
+            let ledger = EmbeddedLedger::open(storage, Settings::default(), Clock::system()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let held = runtime.block_on(depin_ledger::Ledger::info(&ledger)).unwrap().closing_held;
+            ledger.close();
+            held
+        };
+        assert!(held(&again));
+        run(&["release", "--data-dir", &again]).unwrap();
+        assert!(!held(&again));
+        let forced = path("forced");
+        run(&["restore", "--data-dir", &forced, "--from", &copy, "--force"]).unwrap();
+        assert!(!held(&forced));
     }
 }

@@ -4,6 +4,7 @@
 //! It holds no cluster credentials and no CA key: what it knows is the registry in the ledger, what it learns goes into the
 //! ledger's inbox. Everything from outside has a limit; beyond it the answer is an outcome or a status, never memory.
 
+pub mod backup;
 pub mod clock;
 pub mod keeping;
 pub mod limits;
@@ -20,7 +21,9 @@ mod proofs;
 mod rate;
 mod record;
 mod tls_files;
+mod trouble;
 
+pub use backup::BackupOptions;
 pub use clock::Clock;
 pub use keeping::{LedgerOptions, run_ledger};
 pub use limits::Limits;

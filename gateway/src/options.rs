@@ -11,9 +11,11 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backup::{BackupOptions, Backups},
     clock::Clock,
     limits::Limits,
     server::{Gateway, Settings},
+    trouble,
 };
 
 /// Takes agents' proofs, judges and records them, and answers with signed receipts
@@ -21,7 +23,7 @@ use crate::{
 #[command(
     name = "depin-gateway",
     version,
-    after_help = "While it is stopped: depin-gateway ledger verify|compact|backup|restore --help"
+    after_help = "While it is stopped: depin-gateway ledger verify|compact|backup|restore|release --help"
 )]
 pub struct Options {
     /// Where agents connect
@@ -36,6 +38,9 @@ pub struct Options {
     /// Directory of the embedded ledger; made if it is absent
     #[arg(long, env = "DEPIN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// How the ledger is backed up
+    #[command(flatten)]
+    pub backup: BackupOptions,
     /// What it takes from outside
     #[command(flatten)]
     pub limits: Limits,
@@ -69,27 +74,35 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let clock = Clock::system();
     let data_dir = options.data_dir.clone();
     let limits = options.limits.clone();
-    let ledger = tokio::task::spawn_blocking(move || open_ledger(&data_dir, &limits)).await??;
+    let backed_up = options.backup.backup_dir.is_some();
+    let ledger = tokio::task::spawn_blocking(move || open_ledger(&data_dir, &limits, backed_up)).await??;
     let ledger = Arc::new(ledger);
     let health = Health::new();
     let serving = health.readiness("serving");
     serving.fail("waiting for the certificates that the operator makes");
     let mut metrics = Registry::default();
+    let failing = trouble::gauge(&mut metrics);
+    tokio::spawn(trouble::follow(ledger.trouble(), health.readiness("ledger"), failing, stop.clone()));
     let settings = Settings {
         listen: options.listen,
         ledger_listen: options.ledger_listen,
         tls_dir: options.tls_dir,
         limits: options.limits,
     };
+    let backups = Backups::new(&ledger, &options.backup, &clock, &mut metrics);
     let gateway = Gateway::new(settings, Arc::clone(&ledger) as Arc<dyn Ledger>, clock, &mut metrics);
     let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(metrics), health).await?;
     let admin = tokio::spawn(admin.run(stop.clone().cancelled_owned()));
+    let backups = backups.map(|backups| tokio::spawn(backups.run(stop.clone())));
     if let Some(running) = gateway.start(stop.clone()).await? {
         serving.pass();
         running.finished().await?;
     }
     stop.cancel();
     admin.await.context("the admin server")??;
+    if let Some(backups) = backups {
+        backups.await.context("the backups")?;
+    }
     // Streams that a drain gave up may still hold the ledger; dropping the last hold closes it the same way.
     if let Some(ledger) = Arc::into_inner(ledger) {
         tokio::task::spawn_blocking(move || ledger.close()).await.context("close the ledger")?;
@@ -98,12 +111,17 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_ledger(directory: &std::path::Path, limits: &Limits) -> anyhow::Result<EmbeddedLedger> {
+fn open_ledger(
+    directory: &std::path::Path,
+    limits: &Limits,
+    backup_configured: bool,
+) -> anyhow::Result<EmbeddedLedger> {
     std::fs::create_dir_all(directory).with_context(|| format!("make --data-dir {}", directory.display()))?;
     let storage = DiskStorage::open(directory).with_context(|| format!("open --data-dir {}", directory.display()))?;
     let defaults = depin_ledger::Settings::default();
     let settings = depin_ledger::Settings {
         max_skew_ms: limits.max_clock_skew_ms,
+        backup_configured,
         max_record: defaults.max_record.max(limits.max_proof_bytes.saturating_mul(2)),
         ..defaults
     };
@@ -122,5 +140,6 @@ mod tests {
         Options::command().debug_assert();
         let options = Options::parse_from(["depin-gateway", "--tls-dir", "tls", "--data-dir", "data"]);
         assert_eq!((options.listen.port(), options.ledger_listen.port()), (8443, 8444));
+        assert_eq!((options.backup.backup_dir, options.backup.backup_every.as_secs()), (None, 900));
     }
 }

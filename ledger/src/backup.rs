@@ -2,9 +2,12 @@
 //!
 //! A backup holds the log up to a position at which it was rolled over, and every file that records before that position name. Files are
 //! immutable, so a later backup into the same directory copies only what is new. `manifest.json`, written last, lists all with digests:
-//! without it there is no backup. A restore raises the ledger's incarnation, which fences every writer and tells agents to compare heads.
+//! without it there is no backup. A directory that holds more than this ledger does, or another ledger, is left alone. A restore raises the ledger's incarnation, which fences every writer and tells agents to compare heads.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use depin_domain::{canonical, ids::Digest};
 use depin_log::{Log, Storage, checkpoint};
@@ -17,6 +20,7 @@ use crate::{
     error::LedgerError,
     record::{BackupRecord, Entry, IncarnationRecord},
     settings::{Clock, Settings},
+    state::State,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -31,6 +35,8 @@ pub struct BackupManifest {
     pub format: String,
     /// Incarnation of the ledger.
     pub incarnation: u64,
+    /// When the ledger was made: tells it from another one.
+    pub created: Option<i64>,
     /// Everything before this position is in it.
     pub position: u64,
     /// The ledger's clock when the backup began.
@@ -110,7 +116,8 @@ impl Core {
             epoch.closed.frozen.iter().chain(result).for_each(|file| add("epochs", file.name.clone()));
         }
         files.sort_by(|a, b| (&a.directory, &a.name).cmp(&(&b.directory, &b.name)));
-        Ok(BackupManifest { format: FORMAT.into(), incarnation: self.state.incarnation, position, at, files })
+        let State { incarnation, created, .. } = self.state;
+        Ok(BackupManifest { format: FORMAT.into(), incarnation, created, position, at, files })
     }
 }
 
@@ -119,14 +126,19 @@ fn copy(
     target: &Arc<dyn Storage>,
     mut manifest: BackupManifest,
 ) -> Result<BackupManifest, LedgerError> {
-    let before = read_manifest(target).ok();
+    let before = match read_manifest(target) {
+        Ok(before) => Some(before),
+        Err(LedgerError::NotFound(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(before) = &before {
+        check_origin(root, before, &manifest)?;
+    }
     for file in &mut manifest.files {
         let (from, to) = (directory(root, &file.directory)?, directory(target, &file.directory)?);
         let source = from.open_read(&file.name).map_err(unavailable(&file.name))?;
         file.bytes = source.length().map_err(unavailable(&file.name))?;
-        // Of this very ledger: another one's segments have the same names.
-        let same_ledger = before.iter().filter(|before| before.incarnation == manifest.incarnation);
-        let mut known = same_ledger.flat_map(|before| &before.files);
+        let mut known = before.iter().flat_map(|before| &before.files);
         let known = known.find(|known| {
             (&known.directory, &known.name, known.bytes) == (&file.directory, &file.name, file.bytes)
                 && !file.directory.is_empty()
@@ -138,7 +150,63 @@ fn copy(
     }
     let bytes = canonical::to_vec(&manifest).map_err(|error| LedgerError::Unavailable(error.to_string()))?;
     checkpoint::replace(&**target, MANIFEST, &[&bytes]).map_err(from_log)?;
+    if let Some(before) = &before {
+        remove_old(target, before, &manifest);
+    }
     Ok(manifest)
+}
+
+/// The earlier backup in the target is one of this ledger: nothing that it holds is overwritten by something else.
+fn check_origin(root: &Arc<dyn Storage>, before: &BackupManifest, now: &BackupManifest) -> Result<(), LedgerError> {
+    let foreign = |why: String| LedgerError::Invalid {
+        field: "target",
+        message: format!("{why}: back up into another directory, or restore the ledger from this one"),
+    };
+    if before.position > now.position || before.incarnation > now.incarnation {
+        return Err(foreign(format!(
+            "holds a backup of incarnation {} up to {}, beyond this ledger's {} and {}",
+            before.incarnation, before.position, now.incarnation, now.position
+        )));
+    }
+    if before.created != now.created {
+        return Err(foreign("holds a backup of another ledger".to_owned()));
+    }
+    let listed = |file: &&BackupFile| {
+        let same = |other: &BackupFile| (&other.directory, &other.name) == (&file.directory, &file.name);
+        file.directory == "log" && now.files.iter().any(same)
+    };
+    if let Some(file) = before.files.iter().find(listed)
+        && digest_of(&*directory(root, &file.directory)?, &file.name)? != file.sha256
+    {
+        return Err(foreign(format!("holds a backup of another ledger: log/{} differs", file.name)));
+    }
+    Ok(())
+}
+
+/// Removes what retention removed from the ledger too; what cannot be removed now only takes room.
+fn remove_old(target: &Arc<dyn Storage>, before: &BackupManifest, now: &BackupManifest) {
+    let kept: BTreeSet<_> = now.files.iter().map(|file| (&file.directory, &file.name)).collect();
+    for file in before.files.iter().filter(|file| !kept.contains(&(&file.directory, &file.name))) {
+        let removed = directory(target, &file.directory)
+            .and_then(|directory| directory.remove(&file.name).map_err(unavailable(&file.name)));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "a file that the backup no longer needs could not be removed");
+        }
+    }
+}
+
+fn digest_of(storage: &dyn Storage, name: &str) -> Result<Digest, LedgerError> {
+    let fail = unavailable(name);
+    let source = storage.open_read(name).map_err(&fail)?;
+    let (mut hash, mut buffer, mut offset) = (Sha256::new(), vec![0; COPY], 0);
+    loop {
+        let read = source.read_at(offset, &mut buffer).map_err(&fail)?;
+        if read == 0 {
+            return Ok(Digest(hash.finalize().into()));
+        }
+        hash.update(&buffer[..read]);
+        offset += read as u64;
+    }
 }
 
 fn copy_file(from: &dyn Storage, to: &dyn Storage, name: &str) -> Result<Digest, LedgerError> {
@@ -167,11 +235,14 @@ fn copy_file(from: &dyn Storage, to: &dyn Storage, name: &str) -> Result<Digest,
 
 /// What the backup in `source` holds.
 pub fn read_manifest(source: &Arc<dyn Storage>) -> Result<BackupManifest, LedgerError> {
-    let missing = |error: std::io::Error| LedgerError::NotFound(format!("{MANIFEST} of a backup ({error})"));
-    let file = source.open_read(MANIFEST).map_err(missing)?;
-    let length = usize::try_from(file.length().map_err(missing)?).unwrap_or(0);
+    let unreadable = unavailable(MANIFEST);
+    let file = source.open_read(MANIFEST).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => LedgerError::NotFound(format!("{MANIFEST} of a backup ({error})")),
+        _ => unreadable(error),
+    })?;
+    let length = usize::try_from(file.length().map_err(&unreadable)?).unwrap_or(0);
     let mut bytes = vec![0; length];
-    file.read_at(0, &mut bytes).map_err(missing)?;
+    file.read_at(0, &mut bytes).map_err(&unreadable)?;
     let manifest: BackupManifest =
         serde_json::from_slice(&bytes).map_err(|error| LedgerError::Damaged(format!("{MANIFEST}: {error}")))?;
     if manifest.format != FORMAT {
@@ -182,7 +253,8 @@ pub fn read_manifest(source: &Arc<dyn Storage>) -> Result<BackupManifest, Ledger
 
 /// Makes a ledger in `target`, which must be empty, of the backup in `source`. Returns its new incarnation.
 ///
-/// Every file's digest and every record's checksum is checked. Closing is held until every known chain has reported its head.
+/// Every file's digest and every record's checksum is checked. Closing is held until every known chain has reported its head, or
+/// [`release`] says that those which are missing will not come.
 pub fn restore(
     source: &Arc<dyn Storage>,
     target: &Arc<dyn Storage>,
@@ -216,4 +288,18 @@ pub fn restore(
     log.sync().map_err(from_log)?;
     log.close().map_err(from_log)?;
     Ok(incarnation)
+}
+
+/// A person says that closing may go on after a restore, although not every chain has reported. The ledger in `storage` must be closed.
+pub async fn release(storage: Arc<dyn Storage>, settings: Settings, clock: Clock) -> Result<u64, LedgerError> {
+    let ledger = EmbeddedLedger::open(storage, settings, clock)?;
+    let unreported = ledger
+        .call(|core| {
+            let unreported = if core.state.held { core.unreported() } else { 0 };
+            core.release_held()?;
+            Ok(unreported)
+        })
+        .await?;
+    ledger.close();
+    Ok(unreported)
 }

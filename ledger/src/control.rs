@@ -62,9 +62,14 @@ impl Core {
                 accepted.push((change, bytes));
             }
         }
+        let programs = |change: &Change| matches!(change, Change::Program(_) | Change::ProgramRemoved { .. });
+        let claims_differ = accepted.iter().any(|(change, _)| programs(change));
         for (_, bytes) in accepted {
             let version = self.state.registry.version() + 1;
             self.put(Entry::Registry(RegistryRecord { version, at: at.0, change: bytes }))?;
+        }
+        if claims_differ {
+            self.bound_lateness()?;
         }
         Ok(self.state.registry.version())
     }
@@ -151,6 +156,11 @@ impl Core {
     /// A person says that closing may go on after a restore.
     pub(crate) fn release_closing(&mut self, writer: &v1::WriterToken) -> Result<(), LedgerError> {
         self.check_writer(Some(writer))?;
+        self.release_held()
+    }
+
+    /// Ends the hold on closing, if there is one.
+    pub(crate) fn release_held(&mut self) -> Result<(), LedgerError> {
         if self.state.held {
             self.put(Entry::Released(ReleasedRecord { at: self.now().0, by_person: true }))?;
         }

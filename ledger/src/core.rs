@@ -51,10 +51,14 @@ pub(crate) struct Core {
     /// Chains that reported since a restore.
     reported: HashSet<KeyId>,
     checkpointed: u64,
+    /// When fleets that no program pays for are looked at again.
+    pub(crate) unclaimed_due: i64,
     /// The inbox changed in this group.
     pub(crate) inbox_touched: bool,
     /// Log and memory may differ: nothing is accepted until both were read anew.
     pub(crate) broken: Option<String>,
+    /// Why nothing is taken, for those who watch.
+    pub(crate) trouble: watch::Sender<Option<String>>,
     pub(crate) registry_changes: watch::Sender<Arc<RegistrySnapshot>>,
     pub(crate) inbox_changes: watch::Sender<u64>,
 }
@@ -160,8 +164,10 @@ impl Core {
             fresh: HashMap::new(),
             reported: HashSet::new(),
             checkpointed,
+            unclaimed_due: i64::MIN,
             inbox_touched: false,
             broken: None,
+            trouble: watch::Sender::new(None),
             registry_changes,
             inbox_changes,
         };
@@ -177,7 +183,8 @@ impl Core {
             self.put(Entry::Incarnation(IncarnationRecord { incarnation: 1, hold: false, at }))?;
         }
         self.put(Entry::Tick(TickRecord { at, opens: true }))?;
-        Ok(())
+        // A crash may have come between a close and what followed from it.
+        self.bound_lateness()
     }
 
     /// The clock, never before what was recorded.
@@ -241,6 +248,17 @@ impl Core {
         result
     }
 
+    /// Tells those who watch whether the ledger takes anything.
+    pub(crate) fn tell_trouble(&self) {
+        self.trouble.send_if_modified(|known| {
+            let changed = *known != self.broken;
+            if changed {
+                known.clone_from(&self.broken);
+            }
+            changed
+        });
+    }
+
     fn publish(&mut self) {
         if std::mem::take(&mut self.inbox_touched) {
             self.inbox_changes.send_modify(|changes| *changes += 1);
@@ -288,7 +306,7 @@ impl Core {
         if at > newest && (force || at >= newest.saturating_add(TICK_MS)) {
             self.put(Entry::Tick(TickRecord { at, opens: false }))?;
         }
-        Ok(())
+        self.bound_unclaimed()
     }
 
     /// Refuses all but the newest writer token.

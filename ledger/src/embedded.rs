@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use depin_domain::{proofs::Reason, registry::Record};
+use depin_domain::{ids::DeviceId, proofs::Reason, registry::Record, statistics::DeviceStatistics};
 use depin_log::{LogReader, Storage};
 use depin_proto::v1;
 use prost::Message as _;
@@ -57,6 +57,7 @@ pub struct EmbeddedLedger {
     thread: Option<JoinHandle<()>>,
     registry: watch::Receiver<Arc<RegistrySnapshot>>,
     inbox: watch::Receiver<u64>,
+    trouble: watch::Receiver<Option<String>>,
     reader: LogReader,
     files: Arc<dyn Storage>,
     settings: Settings,
@@ -74,13 +75,14 @@ impl EmbeddedLedger {
         let core = Core::open(storage, settings.clone(), clock)?;
         let (tasks, queue) = sync_channel(settings.queue);
         let (registry, inbox) = (core.registry_changes.subscribe(), core.inbox_changes.subscribe());
+        let trouble = core.trouble.subscribe();
         let (reader, files) = (core.log.reader(), core.files.clone());
         let idle = Duration::from_millis(settings.idle_tick_ms.max(1));
         let thread = std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || run(core, &queue, idle))
             .map_err(|error| LedgerError::Unavailable(format!("start the writer's thread: {error}")))?;
-        Ok(Self { tasks, thread: Some(thread), registry, inbox, reader, files, settings })
+        Ok(Self { tasks, thread: Some(thread), registry, inbox, trouble, reader, files, settings })
     }
 
     /// Works off what waits, writes a checkpoint and closes the log. Also done on drop.
@@ -124,6 +126,17 @@ impl EmbeddedLedger {
             }
             answered.await.unwrap_or_else(|_| Err(stopped()))
         })
+    }
+
+    /// Why nothing is taken now (a full, read-only or failing disk); none: all is well.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
+    }
+
+    /// What is kept of a device's accepted readings; absent: none ever counted.
+    pub async fn statistics(&self, device: DeviceId) -> Result<Option<DeviceStatistics>, LedgerError> {
+        self.call(move |core| Ok(core.state.accounts.get(&device).cloned())).await
     }
 
     fn epoch(&self, program: String, number: u64) -> Answer<'static, Epoch> {
@@ -202,6 +215,7 @@ fn run(mut core: Core, queue: &Receiver<Task>, idle: Duration) {
             core.tick(false)?;
             core.commit()
         });
+        core.tell_trouble();
         for done in group {
             done(committed.clone());
         }

@@ -129,6 +129,7 @@ impl Core {
             writer_token: self.state.writer_token,
         };
         self.put(Entry::Closed(ClosedRecord { close: Some(close.clone()), frozen, fleets: mine }))?;
+        self.bound_lateness()?;
         Ok(close)
     }
 

@@ -16,6 +16,7 @@ mod error;
 mod export;
 mod files;
 mod inbox;
+mod lateness;
 mod open_time;
 mod reading;
 mod record;
@@ -28,7 +29,7 @@ pub use api::{
     Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
     Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
 };
-pub use backup::{BackupFile, BackupManifest, read_manifest, restore};
+pub use backup::{BackupFile, BackupManifest, read_manifest, release, restore};
 pub use compact::Compaction;
 pub use embedded::EmbeddedLedger;
 pub use error::LedgerError;

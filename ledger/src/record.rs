@@ -201,6 +201,24 @@ pub(crate) struct EvidenceRecord {
     pub(crate) judged: Bytes,
 }
 
+/// Readings of these fleets that lie before these times are settled for good: they come too late, and their statistics are forgotten.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct BoundaryRecord {
+    #[prost(int64, tag = "1")]
+    pub(crate) at: i64,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) fleets: Vec<FleetBoundary>,
+}
+
+/// Before when a fleet's readings are settled.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct FleetBoundary {
+    #[prost(string, tag = "1")]
+    pub(crate) fleet: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) before: i64,
+}
+
 /// What a proof leaves behind when retention removed its sections.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ThinProof {
@@ -271,4 +289,5 @@ records! {
     11 Backup BackupRecord;
     12 Released ReleasedRecord;
     13 Evidence EvidenceRecord;
+    14 Boundary BoundaryRecord;
 }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub max_skew_ms: i64,
     /// True: only what is in a backup is told to be archived. False: what is durable is.
     pub backup_configured: bool,
+    /// How long before its fleet's newest reading a reading still counts, and its statistics are kept, where no program pays for the fleet.
+    pub unclaimed_ms: i64,
     /// How many requests may wait for the writer; more are told to come back.
     pub queue: usize,
     /// Idle time after which it is recorded that the ledger still takes proofs.
@@ -35,6 +37,7 @@ impl Default for Settings {
             checkpoint_bytes: 256 << 20,
             max_skew_ms: 60_000,
             backup_configured: false,
+            unclaimed_ms: 14 * 24 * 3_600_000,
             queue: 4_096,
             idle_tick_ms: 5_000,
         }

@@ -9,7 +9,6 @@ use depin_domain::{
     ids::{AgentId, DeviceId, Digest},
     proofs::{self, Header, Section, Verdict, checks::Models},
     registry::{Change, Record, Registry},
-    rewards::spec::ProgramSpec,
     statistics::DeviceStatistics,
     time::Timestamp,
 };
@@ -19,6 +18,7 @@ use crate::{
     chains::Chains,
     error::LedgerError,
     inbox::Inbox,
+    lateness::Boundaries,
     open_time::OpenTime,
     record::{BackupRecord, ClosedRecord, ConfirmationRecord, Entry, IncarnationRecord, ProofRecord, ResultRecord},
 };
@@ -56,6 +56,8 @@ pub(crate) struct State {
     /// Records before this position are applied.
     pub(crate) applied: u64,
     pub(crate) incarnation: u64,
+    /// When the ledger was made: tells it from another one.
+    pub(crate) created: Option<i64>,
     pub(crate) writer_token: u64,
     pub(crate) last_received: i64,
     pub(crate) open_time: OpenTime,
@@ -71,7 +73,7 @@ pub(crate) struct State {
     /// By program and number.
     pub(crate) epochs: BTreeMap<String, BTreeMap<u64, Epoch>>,
     /// By fleet: readings before this time were settled for good.
-    pub(crate) late_boundaries: BTreeMap<String, Timestamp>,
+    pub(crate) late_boundaries: Boundaries,
     /// By program: end of the newest epoch that matured.
     pub(crate) matured: BTreeMap<String, i64>,
     pub(crate) counters: Counters,
@@ -130,6 +132,7 @@ impl State {
             Entry::Tick(record) => self.open_time.tick(Timestamp(record.at), record.opens),
             Entry::Backup(record) => self.backup(position, &record),
             Entry::Released(_) => self.held = false,
+            Entry::Boundary(record) => self.settle(record),
             Entry::Evidence(record) => {
                 let header = record.proof.as_ref().map(|proof| envelope::decode_header(&proof.header));
                 if let Some(Ok(header)) = header
@@ -165,15 +168,11 @@ impl State {
         change: Change,
         bytes: Bytes,
     ) -> Result<(), LedgerError> {
-        let (models, programs) =
-            (matches!(change, Change::Model(_)), matches!(change, Change::Program(_) | Change::ProgramRemoved { .. }));
+        let models = matches!(change, Change::Model(_));
         self.registry.apply(Record { version, at: Timestamp(at), change }).map_err(|error| damaged(position, error))?;
         self.written.push(Written { incarnation: self.incarnation, at, change: bytes });
         if models {
             self.models.update(&self.registry);
-        }
-        if programs {
-            self.bound_lateness();
         }
         Ok(())
     }
@@ -198,7 +197,6 @@ impl State {
         }
         let epoch = Epoch { closed: record, result: None };
         self.epochs.entry(program).or_default().entry(number).or_insert(epoch);
-        self.bound_lateness();
         Ok(())
     }
 
@@ -211,6 +209,7 @@ impl State {
 
     fn incarnate(&mut self, record: &IncarnationRecord) {
         self.incarnation = record.incarnation;
+        self.created = self.created.or(Some(record.at));
         self.held = record.hold;
     }
 
@@ -227,27 +226,6 @@ impl State {
             self.archived = self.archived.max(record.position);
         }
         tracing::debug!(position, begun, "backup");
-    }
-
-    /// A fleet's readings are too late once every program that takes part in it has settled their time for good.
-    fn bound_lateness(&mut self) {
-        let mut boundaries: BTreeMap<String, Option<i64>> = BTreeMap::new();
-        for (id, program) in self.registry.programs() {
-            let Some(entry) = program.newest().filter(|_| !program.is_removed()) else { continue };
-            // A spec that cannot be read pays nothing, so it keeps nothing open.
-            let Ok(spec) = serde_json::from_str::<ProgramSpec>(&entry.spec) else { continue };
-            let matured = self.matured.get(id).copied();
-            for fleet in spec.fleets {
-                let boundary = boundaries.entry(fleet).or_insert(matured);
-                *boundary = boundary.zip(matured).map(|(one, other)| one.min(other));
-            }
-        }
-        let settled = boundaries.into_iter().filter_map(|(fleet, boundary)| Some((fleet, Timestamp(boundary?))));
-        // A boundary never goes back: statistics before it may have been forgotten.
-        for (fleet, boundary) in settled {
-            let known = self.late_boundaries.entry(fleet).or_insert(boundary);
-            *known = (*known).max(boundary);
-        }
     }
 
     /// The epoch, if it was closed.

@@ -23,7 +23,8 @@ use crate::{
     epochs,
     error::LedgerError,
     files::{self, Kind},
-    record::{ClosedRecord, Entry, FileRecord, ProofRecord},
+    lateness,
+    record::{BoundaryRecord, ClosedRecord, Entry, FileRecord, FleetBoundary, ProofRecord},
     settings::Settings,
     snapshot,
     state::{ParsedProof, State},
@@ -88,6 +89,7 @@ pub fn verify(
                     scan.file(file, Kind::Result);
                 }
             }
+            Entry::Boundary(record) => scan.boundary(position, record),
             _ => {}
         }
         scan.state.apply(position, entry)?;
@@ -166,6 +168,17 @@ impl Scan {
             self.finding(format!("proof at position {position}: {what}"));
         }
         Ok(())
+    }
+
+    /// Nothing is settled that a program still needs.
+    fn boundary(&mut self, position: u64, record: &BoundaryRecord) {
+        let claims = lateness::claims(&self.state);
+        for FleetBoundary { fleet, before } in &record.fleets {
+            let limit = claims.get(fleet).map_or(Some(record.at), |settled| settled.map(|settled| settled.0));
+            if limit.is_none_or(|limit| *before > limit) {
+                self.finding(format!("boundary at position {position}: {fleet} is not settled before {before}"));
+            }
+        }
     }
 
     /// The frozen files are what the replayed statistics give.

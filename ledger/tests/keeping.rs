@@ -92,6 +92,50 @@ fn a_damaged_backup_is_not_restored() {
     });
 }
 
+#[test]
+fn a_backup_directory_is_left_alone_by_another_ledger_and_follows_retention() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
+        let (ledger, _) = aged(&storage, &hands).await;
+        let target = SimulatedStorage::new();
+        let whole = ledger.backup(shared(&target)).await.unwrap();
+        ledger.compact(Timestamp(i64::MAX)).await.unwrap();
+        let thinned = ledger.backup(shared(&target)).await.unwrap();
+        let segments = |files: &[depin_ledger::BackupFile]| {
+            files.iter().filter(|file| file.directory == "log").map(|file| file.name.clone()).collect::<Vec<_>>()
+        };
+        assert!(segments(&whole.files)[0] < segments(&thinned.files)[0], "the oldest segments went");
+        let there: Vec<_> =
+            target.files().into_iter().filter_map(|file| file.strip_prefix("log/").map(String::from)).collect();
+        assert_eq!(there, segments(&thinned.files), "what retention removed is not kept in the backup");
+        let fresh = SimulatedStorage::new();
+        restore(&shared(&target), &shared(&fresh), &settings(), &hands.clock()).unwrap();
+        assert_eq!(verify(shared(&fresh), &settings(), None).unwrap().findings, Vec::<String>::new());
+
+        // The disk was lost and the gateway begins anew without a restore: the backup is not overwritten.
+        let manifest = target.content("manifest.json").unwrap();
+        hands.set(hands.now() + 1);
+        let anew = open(SimulatedStorage::new(), &hands).unwrap();
+        found(&anew, 1).await.unwrap();
+        let refused = anew.backup(shared(&target)).await.unwrap_err();
+        assert!(matches!(refused, LedgerError::Invalid { field: "target", .. }), "{refused}");
+        let mut sealer = Sealer::new(1);
+        for n in 0..200 {
+            submit(&anew, sealer.seal(&[(4, "energy", n * 60_000, n)])).await;
+        }
+        assert!(anew.info().await.unwrap().position > thinned.position);
+        let refused = anew.backup(shared(&target)).await.unwrap_err();
+        assert!(refused.to_string().contains("another"), "{refused}");
+        assert_eq!(target.content("manifest.json").unwrap(), manifest);
+
+        // The restored ledger goes on in the same directory.
+        let restored = open(fresh.clone(), &hands).unwrap();
+        restored.acquire_writer("after".into()).await.unwrap();
+        let next = restored.backup(shared(&target)).await.unwrap();
+        assert!(next.incarnation > thinned.incarnation && next.position > thinned.position);
+    });
+}
+
 /// A ledger with three closed epochs of which the first is settled for good.
 async fn aged(storage: &SimulatedStorage, hands: &Hands) -> (EmbeddedLedger, Sealer) {
     let ledger = open(storage.clone(), hands).unwrap();
@@ -285,7 +329,8 @@ fn the_public_export_names_no_device_and_the_audit_export_proves_itself() {
         }
 
         let audit = files(&ledger, Export::Audit).await;
-        let sections = SerializedFileReader::new(bytes::Bytes::from(audit[1].1.clone())).unwrap();
+        let sections = audit.iter().find(|(name, _)| name == "sections-00000.parquet").unwrap();
+        let sections = SerializedFileReader::new(bytes::Bytes::from(sections.1.clone())).unwrap();
         let mut count = 0;
         for row in sections.get_row_iter(None).unwrap() {
             let row = row.unwrap();

@@ -15,3 +15,5 @@ pub const HOSTS: &str = "depin.dev/hosts";
 pub const PROGRAM: &str = "depin.dev/program";
 /// On a RewardProgram: why a person suspended it.
 pub const SUSPEND_REASON: &str = "depin.dev/suspend-reason";
+/// On an EdgeAgent: the id of its revoked key, by which a person says that this very key may be used again.
+pub const REINSTATE_KEY: &str = "depin.dev/reinstate-key";

@@ -47,6 +47,7 @@ impl NotReady {
         match self {
             Self::Invalid(_) => "Invalid",
             Self::Refused(ChangeError::DuplicateKey { .. }) => "DuplicateKey",
+            Self::Refused(ChangeError::KeyRevoked { .. }) => "KeyRevoked",
             Self::Refused(ChangeError::DuplicateSerial { .. }) => "DuplicateSerial",
             Self::Refused(ChangeError::Immutable { .. }) => "Immutable",
             Self::Refused(_) => "Refused",
@@ -69,6 +70,7 @@ impl From<ChangeError> for NotReady {
             }
             ChangeError::Invalid { field, .. }
             | ChangeError::DuplicateKey { field, .. }
+            | ChangeError::KeyRevoked { field, .. }
             | ChangeError::Immutable { field, .. } => {
                 *field = in_resource(field);
             }

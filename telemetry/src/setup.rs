@@ -65,6 +65,9 @@ pub fn init(service: &str, options: &TelemetryOptions) -> Result<TelemetryGuard,
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
     };
     tracing_subscriber::registry().with(traces).with(lines.with_filter(filter)).try_init()?;
+    if provider.is_some() {
+        crate::trace_context::collect();
+    }
     Ok(TelemetryGuard { provider })
 }
 

@@ -1,6 +1,9 @@
 //! W3C trace context between processes: one `traceparent` text travels beside the signed bytes, never inside them.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use opentelemetry::{
     Context,
@@ -20,6 +23,20 @@ impl fmt::Display for InvalidTraceparent {
 }
 
 impl std::error::Error for InvalidTraceparent {}
+
+/// Whether a collector takes spans. Where none does, spans of things that are many need not be made.
+static COLLECTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a collector takes spans.
+#[must_use]
+pub fn is_collected() -> bool {
+    COLLECTED.load(Ordering::Relaxed)
+}
+
+/// A collector was named.
+pub(crate) fn collect() {
+    COLLECTED.store(true, Ordering::Relaxed);
+}
 
 /// The `traceparent` of `span` if its trace is sampled: what does not travel costs nothing on the wire.
 #[must_use]

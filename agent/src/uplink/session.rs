@@ -504,6 +504,7 @@ impl Session<'_> {
             for mut sealed in made.proofs {
                 // One trace follows the proof to the ledger; sampled, and beside the signed bytes.
                 let span = tracing::info_span!("seal", sequence = sealed.sequence, readings = sealed.readings);
+                self.context.intake.followed().lend(&span);
                 sealed.proof.traceparent = depin_telemetry::trace_context::traceparent(&span).unwrap_or_default();
                 metrics.sealed.inc_by(sealed.readings);
                 let bytes = sealed.proof.sections.iter().map(|section| section.len() as u64).sum::<u64>()

@@ -2,7 +2,7 @@
 
 use super::{
     CompileError, Schema, Variable,
-    parse::{Kind, Node, Operator},
+    parse::{Extreme, Kind, Node, Operator},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(super) enum Integer {
     Negative(Box<Integer>),
     Binary(Arithmetic, Box<[Integer; 2]>),
     Choice(Box<(Truth, Integer, Integer)>),
+    /// Of the first and all others.
+    Extreme(Extreme, Box<(Integer, Box<[Integer]>)>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,7 @@ fn typed(node: &Node, schema: &Schema) -> Result<Typed, CompileError> {
         Kind::Null => Typed::Null,
         Kind::Path(path) => variable(node.at, path, schema)?,
         Kind::Has(path) => Typed::Truth(presence(node.at, path, schema)?),
+        Kind::Extreme(which, operands) => Typed::Integer(extreme(node.at, *which, operands, schema)?),
         Kind::List(_) => return Err(CompileError::new(node.at, "a list stands only to the right of \"in\"")),
         Kind::Not(operand) => Typed::Truth(Truth::Not(Box::new(truth(operand, schema)?))),
         Kind::Negative(operand) => Typed::Integer(Integer::Negative(Box::new(integer(operand, schema)?))),
@@ -124,6 +127,21 @@ fn typed(node: &Node, schema: &Schema) -> Result<Typed, CompileError> {
             }
         }
     })
+}
+
+fn extreme(at: usize, which: Extreme, operands: &[Node], schema: &Schema) -> Result<Integer, CompileError> {
+    let name = which.name();
+    if !schema.extremes {
+        return Err(CompileError::new(
+            at,
+            format!("{name}() is not part of the language here; of functions it has has()"),
+        ));
+    }
+    let [first, rest @ ..] = operands else {
+        return Err(CompileError::new(at, format!("{name}() takes at least one integer")));
+    };
+    let rest = rest.iter().map(|operand| integer(operand, schema)).collect::<Result<_, _>>()?;
+    Ok(Integer::Extreme(which, Box::new((integer(first, schema)?, rest))))
 }
 
 fn variable(at: usize, path: &str, schema: &Schema) -> Result<Typed, CompileError> {

@@ -1,6 +1,9 @@
 //! The value of a compiled expression. Its depth was bounded when it was compiled.
 
-use super::compile::{Arithmetic, Comparison, Integer, Text, Truth};
+use super::{
+    compile::{Arithmetic, Comparison, Integer, Text, Truth},
+    parse::Extreme,
+};
 
 /// An expression has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,8 +14,8 @@ pub enum Fault {
     /// A division or remainder by zero.
     #[error("division by zero")]
     DivisionByZero,
-    /// A member of something that is not there.
-    #[error("a member of something that is absent")]
+    /// A value, or a member of something, that is not there.
+    #[error("something that is absent")]
     Absent,
 }
 
@@ -41,6 +44,16 @@ impl Integer {
             Self::Choice(parts) => {
                 let (condition, yes, no) = &**parts;
                 if condition.evaluate(values)? { yes.evaluate(values) } else { no.evaluate(values) }
+            }
+            Self::Extreme(which, operands) => {
+                let (first, rest) = &**operands;
+                rest.iter().try_fold(first.evaluate(values)?, |so_far, operand| {
+                    let value = operand.evaluate(values)?;
+                    Ok(match which {
+                        Extreme::Smallest => so_far.min(value),
+                        Extreme::Largest => so_far.max(value),
+                    })
+                })
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The part of CEL that rules are written in, compiled once and evaluated for every reading.
+//! The part of CEL that rules and weights are written in, compiled once and evaluated for every reading or device.
 //!
 //! Integers (64 bits, decimal and hexadecimal), truth values, texts, `null`; `+ - * / %`, unary minus, `== != < <= > >=`, `in` with a
-//! list of literals, `&& || !`, `c ? a : b`, `has(a.b)`, members as `a.b` or `a["b"]`. Every expression is typed when it is
+//! list of literals, `&& || !`, `c ? a : b`, `has(a.b)`, members as `a.b` or `a["b"]`; where the schema says so (weights),
+//! `min(a, …)` and `max(a, …)`, which CEL itself does not have. Every expression is typed when it is
 //! compiled against a [`Schema`], so that a rule fails when it is applied and not when it is used; what is left to fail later is
 //! [`Fault`]. Length, nodes and depth are bounded; nothing in here panics or allocates while it evaluates. What the
 //! language has beyond that is refused with its place. Each result is what CEL's definition says: a test compares with the
@@ -21,8 +22,8 @@ pub use evaluate::{Fault, Values};
 pub const MAX_LENGTH: usize = 2_048;
 /// Most operators, operands and list elements.
 pub const MAX_NODES: usize = 256;
-/// Deepest nesting.
-pub const MAX_DEPTH: usize = 32;
+/// Deepest nesting; a parenthesis to the right of an operator is two levels.
+pub const MAX_DEPTH: usize = 64;
 
 /// The text is not an expression of this language, or not of the wanted type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +65,7 @@ pub enum Variable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
     names: BTreeMap<String, Variable>,
+    extremes: bool,
 }
 
 impl Schema {
@@ -71,6 +73,13 @@ impl Schema {
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, variable: Variable) -> Self {
         self.names.insert(name.into(), variable);
+        self
+    }
+
+    /// With the functions `min` and `max`.
+    #[must_use]
+    pub fn with_extremes(mut self) -> Self {
+        self.extremes = true;
         self
     }
 

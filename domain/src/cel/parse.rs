@@ -18,11 +18,28 @@ pub(super) enum Kind {
     /// Members joined by dots.
     Path(String),
     Has(String),
+    /// `min` or `max` of at least one operand.
+    Extreme(Extreme, Vec<Node>),
     List(Vec<Node>),
     Not(Box<Node>),
     Negative(Box<Node>),
     Binary(Operator, Box<[Node; 2]>),
     Choice(Box<[Node; 3]>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extreme {
+    Smallest,
+    Largest,
+}
+
+impl Extreme {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Smallest => "min",
+            Self::Largest => "max",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,12 +353,29 @@ impl Parser {
                 "false" => Kind::Truth(false),
                 "null" => Kind::Null,
                 "in" => return self.fail("expected a value before \"in\""),
-                "has" => return self.has(at),
+                "has" if self.calls() => return self.has(at),
+                "min" if self.calls() => return self.extreme(at, Extreme::Smallest),
+                "max" if self.calls() => return self.extreme(at, Extreme::Largest),
                 _ => return self.path(at, name),
             },
         };
         self.next += 1;
         self.node(at, kind)
+    }
+
+    /// Whether the name that is next is followed by a parenthesis.
+    fn calls(&self) -> bool {
+        self.tokens.get(self.next + 1).is_some_and(|(_, token)| *token == Token::Sign("("))
+    }
+
+    fn extreme(&mut self, at: usize, which: Extreme) -> Parsed {
+        self.next += 2;
+        let mut operands = vec![self.expression()?];
+        while self.take(",") {
+            operands.push(self.expression()?);
+        }
+        self.expect(")")?;
+        self.node(at, Kind::Extreme(which, operands))
     }
 
     fn list(&mut self, at: usize) -> Parsed {

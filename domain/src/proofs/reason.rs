@@ -123,7 +123,7 @@ reasons! {
     311 OutOfOrder Judged "A counter's reading is older than one that already counted." "Raise reorderHorizon if the device sends late.";
     312 Duplicate Judged "This device, metric and timestamp counted before." "None needed.";
     313 SlotTaken Judged "A late reading's cadence slot already holds a reading." "None needed.";
-    314 LateBeyondUntil Judged "The reading's epoch was settled for good before it came." "None possible; lengthen the program's lateUntil.";
+    314 LateBeyondUntil Judged "The reading's epoch was settled for good before it came; or no program pays for its fleet, whose newest reading is two weeks newer." "None possible; lengthen the program's lateUntil.";
     315 CheckError Judged "A check could not be evaluated; the detail names it." "Correct the check's expression.";
     316 WrongModel Judged "The device is of another model than the section names." "Correct the fleet's modelRef.";
 }

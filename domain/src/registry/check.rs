@@ -52,6 +52,16 @@ pub enum ChangeError {
         /// Whose it is.
         holder: String,
     },
+    /// The key was this agent's and was revoked.
+    #[error(
+        "{field}: KeyRevoked: key {key} was revoked when the agent was removed or took another one; enroll the agent anew with a new key, or say that this one is to be trusted again"
+    )]
+    KeyRevoked {
+        /// The field.
+        field: String,
+        /// The key.
+        key: KeyId,
+    },
     /// Two devices of an agent have one serial.
     #[error(
         "serial: {serial:?} is device {holder} at this agent already; correct the serial, or remove the other device first"
@@ -193,6 +203,9 @@ impl Registry {
                 .agent(id)
                 .map_or_else(|| format!("agent {id}"), |agent| format!("agent {}/{}", agent.namespace, agent.name)),
             Some(Holder::Devices(devices)) => devices.last().map_or_else(String::new, |id| self.device_name(id)),
+            Some(Holder::Revoked(_)) if !entry.reinstate_key => {
+                return Err(ChangeError::KeyRevoked { field: "key".into(), key });
+            }
             Some(Holder::Agent(_) | Holder::Revoked(_)) | None => return Ok(()),
         };
         Err(ChangeError::DuplicateKey { field: "key".into(), key, holder })

@@ -41,7 +41,7 @@ pub enum Change {
     },
     /// An approved agent.
     Agent(AgentEntry),
-    /// The agent is gone or its key revoked: judged at arrival.
+    /// The agent is gone or its key revoked, for ever unless a person says otherwise: judged at arrival.
     AgentRemoved {
         /// Which.
         id: AgentId,
@@ -107,6 +107,9 @@ pub struct AgentEntry {
     pub key: PublicKey,
     /// Names of the fleets (in its namespace) that it serves.
     pub fleets: Vec<String>,
+    /// A person says that this very key may be used again, although it was revoked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reinstate_key: bool,
 }
 
 /// An approved device.

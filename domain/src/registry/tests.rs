@@ -69,6 +69,21 @@ fn a_new_key_of_an_agent_revokes_the_old_one_and_keeps_its_devices_assignments()
 }
 
 #[test]
+fn a_revoked_key_stays_revoked_when_its_agent_comes_back_unless_a_person_says_otherwise() {
+    let mut registry = network(vec![gauge("power")]);
+    append(&mut registry, 1_000, Change::AgentRemoved { id: agent(1).id });
+    assert!(refused(&registry, Change::Agent(agent(1))).contains("KeyRevoked"));
+    append(&mut registry, 2_000, Change::Agent(AgentEntry { key: key(77), ..agent(1) }));
+    assert!(refused(&registry, Change::Agent(agent(1))).contains("KeyRevoked"));
+    assert!(!registry.may_relay(&agent(1).id, &key(1).id()));
+    append(&mut registry, 3_000, Change::Agent(AgentEntry { reinstate_key: true, ..agent(1) }));
+    assert!(registry.may_relay(&agent(1).id, &key(1).id()));
+    assert_eq!(registry.signer(&key(77).id()).unwrap().holder, Holder::Revoked(agent(1).id));
+    append(&mut registry, 4_000, Change::Agent(agent(1)));
+    assert!(registry.may_relay(&agent(1).id, &key(1).id()), "the word need not be kept once it was heard");
+}
+
+#[test]
 fn keys_and_serials_belong_to_one_object() {
     let mut registry = network(vec![gauge("power")]);
     append(&mut registry, 1_000, Change::Device(DeviceEntry { key: Some(key(9)), ..device(1, 1) }));

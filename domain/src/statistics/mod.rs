@@ -265,7 +265,8 @@ impl DeviceStatistics {
             let old = metric.grains.partition_point(|grain| grain.start < boundary);
             if old > 0 {
                 metric.grains.drain(..old);
-                metric.grains.shrink_to_fit();
+                // Some room stays for the grains to come.
+                metric.grains.shrink_to(metric.grains.len() + metric.grains.len() / 2 + 1);
             }
         }
     }

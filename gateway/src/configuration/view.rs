@@ -152,6 +152,7 @@ mod tests {
             name,
             key: PublicKey { algorithm: Algorithm::Ed25519, bytes: vec![number; 32] },
             fleets: vec!["meters".into()],
+            reinstate_key: false,
         }
     }
 

@@ -20,7 +20,7 @@ use depin_proto::{
 };
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     answer::{self, deferred, outcome, refused},
@@ -138,7 +138,7 @@ impl Session {
         message: Result<Option<v1::SubmitRequest>, Status>,
         answers: &Answers,
     ) -> Result<Option<Pending>, End> {
-        let request = message?.ok_or(End::Closed)?;
+        let request = message.map_err(too_large)?.ok_or(End::Closed)?;
         let now = self.shared.clock.now();
         self.agent.admit(&self.shared.ledger.registry().borrow().registry, now)?;
         self.shared.presence.heard(self.agent.id, now);
@@ -308,6 +308,14 @@ impl Session {
     }
 }
 
+/// A message beyond the limit is an overload like any other.
+fn too_large(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => Status::resource_exhausted(status.message()),
+        _ => status,
+    }
+}
+
 /// Why no further message is read.
 enum End {
     /// The agent closed its side.
@@ -346,7 +354,14 @@ fn sampled(proof: &v1::SignedProof) -> Option<tracing::Span> {
 
 /// Hands the submissions to the ledger and turns its outcomes into answers, in the order of the batch.
 async fn settle(shared: &Shared, slots: Vec<Slot>, submissions: Vec<Submission>, arrived: Instant) -> Vec<v1::Outcome> {
+    // The trace ends with the durable append: the last span that a sampled reading gets.
+    let append = |slot: &Slot| match slot {
+        Slot::Submitted(_, _, Some(span)) => Some(tracing::info_span!(parent: span, "append")),
+        Slot::Submitted(..) | Slot::Decided(_) => None,
+    };
+    let appending: Vec<tracing::Span> = slots.iter().filter_map(append).collect();
     let judged = if submissions.is_empty() { Ok(Vec::new()) } else { shared.ledger.append(submissions).await };
+    drop(appending);
     let failure = judged.as_ref().err().map(|error| match error {
         LedgerError::Overloaded => (Reason::Overloaded, error.to_string()),
         other => (Reason::LedgerUnavailable, other.to_string()),

@@ -139,7 +139,8 @@ impl LedgerService {
             let limit = PAGE.min(wanted - sent);
             let filter = ProofFilter { device, key, window, after, limit };
             let page = self.ledger.read_proofs(filter).await.map_err(status)?;
-            let ended = page.len() < limit;
+            // A page may be cut short by its bytes: only an empty one is the end.
+            let ended = page.is_empty();
             for stored in page {
                 after = stored.position;
                 sent += 1;

@@ -3,6 +3,8 @@
 
 mod configuration;
 mod enrollment;
+mod limits;
 mod network;
 mod proofs;
 mod record;
+mod trace;

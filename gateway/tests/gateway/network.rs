@@ -226,6 +226,7 @@ impl Agent {
             name: self.name.clone(),
             key: self.identity.key.public().clone(),
             fleets: vec!["meters".into()],
+            reinstate_key: false,
         }
     }
 }

@@ -116,8 +116,13 @@ pub fn device(device: u32, agent: u8) -> Change {
 }
 
 pub fn program() -> Change {
+    program_of(PROGRAM, &["energy/meters"], 0)
+}
+
+/// A program for these fleets, whose spec rules from an epoch on.
+pub fn program_of(id: &str, fleets: &[&str], from_epoch: u64) -> Change {
     let spec = ProgramSpec {
-        fleets: vec!["energy/meters".into()],
+        fleets: fleets.iter().map(|fleet| (*fleet).into()).collect(),
         token: Token { symbol: "WATT".into(), decimals: 0 },
         chain: None,
         epoch: EpochGrid { length_ms: HOUR, genesis: Timestamp(0) },
@@ -134,7 +139,7 @@ pub fn program() -> Change {
         suspend: false,
     };
     let text = String::from_utf8(spec.canonical().unwrap()).unwrap();
-    Change::Program(ProgramEntry { id: PROGRAM.into(), digest: Digest::of(text.as_bytes()), spec: text, from_epoch: 0 })
+    Change::Program(ProgramEntry { id: id.into(), digest: Digest::of(text.as_bytes()), spec: text, from_epoch })
 }
 
 /// Model, fleet, agents 1 to `agents`, four devices each, the program.
@@ -153,6 +158,7 @@ pub fn changes(agents: u8) -> Vec<Change> {
             name: format!("agent-{agent}"),
             key: key(agent),
             fleets: vec!["meters".into()],
+            reinstate_key: false,
         }));
         changes.extend((0..4).map(|number| device(u32::from(agent) * 4 + number, agent)));
     }

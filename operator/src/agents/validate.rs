@@ -8,6 +8,7 @@ use depin_domain::{
 use kube::ResourceExt;
 
 use crate::{
+    annotations::REINSTATE_KEY,
     invalid::{Invalid, NotReady},
     quantities::public_key,
 };
@@ -22,7 +23,9 @@ pub fn entry(agent: &EdgeAgent, registry: &Registry) -> Result<AgentEntry, NotRe
     let mut fleets = agent.spec.fleets.clone();
     fleets.sort_unstable();
     fleets.dedup();
-    Ok(AgentEntry { id, key: key(agent, registry.agent(&id).map(|known| &known.key))?, namespace, name, fleets })
+    let key = key(agent, registry.agent(&id).map(|known| &known.key))?;
+    let reinstate_key = agent.annotations().get(REINSTATE_KEY).is_some_and(|named| *named == key.id().to_string());
+    Ok(AgentEntry { id, key, namespace, name, fleets, reinstate_key })
 }
 
 fn key(agent: &EdgeAgent, registered: Option<&PublicKey>) -> Result<PublicKey, NotReady> {

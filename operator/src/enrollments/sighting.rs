@@ -148,6 +148,7 @@ mod tests {
             name: "roof-1".into(),
             key: PublicKey { algorithm: Algorithm::Ed25519, bytes: vec![0; 32] },
             fleets: vec!["homes".into()],
+            reinstate_key: false,
         }
     }
 

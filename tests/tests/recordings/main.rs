@@ -208,6 +208,7 @@ fn recordings_end_in_the_sums_of_their_files() {
             namespace: network.namespace.to_owned(),
             name: network.agent.to_owned(),
             key,
+            reinstate_key: false,
             fleets: manifests::<EdgeFleet>(&network.folder().join("fleets.yaml"))
                 .into_iter()
                 .filter_map(|fleet| fleet.metadata.name)
