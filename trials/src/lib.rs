@@ -24,7 +24,15 @@ const PROGRESS: Duration = Duration::from_secs(15);
 ///
 /// # Panics
 /// When a round does, after printing how to repeat it.
-pub fn run(name: &str, mut round: impl FnMut(&mut Rng)) {
+pub fn run(name: &str, round: impl FnMut(&mut Rng)) {
+    run_at_least(name, 1, round);
+}
+
+/// The same, but at least `least` rounds run however short the slice of time is.
+///
+/// # Panics
+/// When a round does, after printing how to repeat it.
+pub fn run_at_least(name: &str, least: u64, mut round: impl FnMut(&mut Rng)) {
     let number = |variable: &str| std::env::var(variable).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("DEPIN_TRIAL_SEED").unwrap_or(1);
     let first = number("DEPIN_TRIAL_FIRST").unwrap_or(0);
@@ -33,7 +41,7 @@ pub fn run(name: &str, mut round: impl FnMut(&mut Rng)) {
     let started = Instant::now();
     let mut told = started;
     let mut done = 0;
-    while rounds.map_or(done == 0 || started.elapsed() < slice, |rounds| done < rounds) {
+    while rounds.map_or(done < least || started.elapsed() < slice, |rounds| done < rounds) {
         let number = first + done;
         let mut rng = Rng::seed_from_u64(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| round(&mut rng))) {

@@ -122,6 +122,7 @@ impl Account {
                 promised.insert((device, metric), (sum["count"].as_u64().unwrap(), total));
             }
         }
+        assert!(self.promised > 0, "hardware was promised something");
         assert_eq!(self.sums, promised);
     }
 }
