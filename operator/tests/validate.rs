@@ -216,6 +216,34 @@ fn a_program_starts_with_the_epoch_of_its_creation_and_changes_with_the_next() {
 }
 
 #[test]
+fn a_program_made_again_starts_now_and_keeps_its_token() {
+    let mut registry = registry("energy", "home");
+    let mut program: RewardProgram = objects(&text("energy", "program.yaml")).remove(0);
+    let later = |seconds: i64| NOW.plus(seconds * 1000);
+    program.metadata.creation_timestamp = quantities::time(later(50));
+    let entry = rewards::validate::entry(&program, &registry, later(50)).unwrap();
+    let first = entry.from_epoch;
+    let mut apply = |at, change| {
+        let version = registry.version() + 1;
+        registry.apply(Record { version, at, change }).unwrap();
+    };
+    apply(later(50), Change::Program(entry.clone()));
+    apply(later(125), Change::ProgramRemoved { id: entry.id.clone() });
+    assert_eq!(registry.program(&entry.id).unwrap().removed_from(), Some(first + 4));
+    // Made again at once, but seen (its fleet was missing) only much later: the epochs between passed without it.
+    program.metadata.creation_timestamp = quantities::time(later(180));
+    let again = rewards::validate::entry(&program, &registry, later(605)).unwrap();
+    assert_eq!(again.from_epoch, first + 28);
+    assert_eq!(registry.check(&Change::Program(again)), Ok(()));
+
+    program.spec.token.decimals = 7;
+    let other = rewards::validate::entry(&program, &registry, later(605)).unwrap();
+    let error = NotReady::from(registry.check(&Change::Program(other)).unwrap_err());
+    assert_eq!(error.reason(), "Immutable");
+    assert!(error.to_string().contains("spec.token"), "{error}");
+}
+
+#[test]
 fn a_bad_program_is_told_by_field_and_remedy() {
     let registry = registry("energy", "home");
     let good = text("energy", "program.yaml");

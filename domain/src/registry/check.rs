@@ -283,7 +283,11 @@ impl Registry {
                 "digest the spec's canonical JSON",
             )
         })?;
-        let newest = self.program(&entry.id).and_then(super::Program::newest).map_or(0, |newest| newest.from_epoch);
+        let known = self.program(&entry.id).and_then(super::Program::newest);
+        if let Some(known) = known {
+            check_same_money(known, entry)?;
+        }
+        let newest = known.map_or(0, |newest| newest.from_epoch);
         require(entry.from_epoch >= newest, || {
             invalid(
                 "fromEpoch",
@@ -297,6 +301,29 @@ impl Registry {
         let entry = self.device(id).and_then(|device| device.newest());
         entry.map_or_else(|| format!("device {id}"), |entry| format!("device {}/{}", entry.namespace, entry.name))
     }
+}
+
+/// Token and grid of a program never change under its name, nor does a chain once set: what was paid is added up over all its epochs.
+fn check_same_money(old: &ProgramEntry, new: &ProgramEntry) -> Checked {
+    let read = |entry: &ProgramEntry| serde_json::from_str::<serde_json::Value>(&entry.spec).ok();
+    // One that cannot be read paid nothing.
+    let Some(old) = read(old) else { return Ok(()) };
+    let new = read(new).ok_or_else(|| invalid("spec", "is not JSON", "write the spec's canonical JSON"))?;
+    let reasons = [
+        ("token", "cumulative amounts of earlier epochs are in it"),
+        ("epoch", "epochs that were paid cannot be cut anew"),
+        ("chain", "claims were published there"),
+    ];
+    for (field, reason) in reasons {
+        let Some(before) = old.get(field).filter(|before| !before.is_null()) else { continue };
+        require(new.get(field) == Some(before), || ChangeError::Immutable {
+            field: field.into(),
+            reason: reason.into(),
+            old: before.to_string(),
+            remedy: "keep it, also where the program was deleted and made again, or make a program of another name".into(),
+        })?;
+    }
+    Ok(())
 }
 
 fn check_invitation(entry: &InvitationEntry) -> Checked {

@@ -263,8 +263,8 @@ impl Registry {
             Change::Program(entry) => self
                 .programs
                 .get(&entry.id)
-                .is_none_or(|program| program.removed || program.newest().is_none_or(|newest| **newest != *entry)),
-            Change::ProgramRemoved { id } => self.programs.get(id).is_some_and(|program| !program.removed),
+                .is_none_or(|program| program.is_removed() || program.newest().is_none_or(|newest| **newest != *entry)),
+            Change::ProgramRemoved { id } => self.programs.get(id).is_some_and(|program| !program.is_removed()),
             Change::Invitation(entry) => self.invitations.get(&entry.token).is_none_or(|now| **now != *entry),
             Change::InvitationRemoved { token } => self.invitations.get(token).is_some(),
         }
@@ -301,12 +301,10 @@ impl Registry {
                 Arc::make_mut(self.devices.entry(id)).remove(version, at);
             }
             Change::Program(entry) => {
-                let program = Arc::make_mut(&mut self.programs).entry(entry.id.clone()).or_default();
-                program.removed = false;
-                program.entries.push(Arc::new(entry));
+                Arc::make_mut(&mut self.programs).entry(entry.id.clone()).or_default().set(entry);
             }
             Change::ProgramRemoved { id } => {
-                Arc::make_mut(&mut self.programs).entry(id).or_default().removed = true;
+                Arc::make_mut(&mut self.programs).entry(id).or_default().remove(at);
             }
             Change::Invitation(entry) => {
                 self.invitations.insert(entry.token, Arc::new(entry));

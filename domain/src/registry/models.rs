@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{FleetEntry, ModelEntry, ProgramEntry};
-use crate::{ids::Digest, time::Timestamp};
+use crate::{canonical, ids::Digest, rewards::spec::EpochGrid, time::Timestamp};
 
 /// All models that one name ever stood for, in the order of their records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,23 +83,34 @@ impl Fleet {
 }
 
 /// A program through its epochs.
+///
+/// A removal is a spec of its own: the newest one, suspended, from the epoch that holds the removal on. So whoever asks what ruled an epoch
+/// gets the same answer, and epochs in which the program did not exist mint nothing even if it comes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    pub(super) entries: Vec<Arc<ProgramEntry>>,
-    pub(super) removed: bool,
+    entries: Vec<Arc<ProgramEntry>>,
+    removed: bool,
+    /// The first epoch of the newest removal; none where its spec cannot be read.
+    gone_from: Option<u64>,
 }
 
 impl Program {
-    /// All specs, oldest record first.
+    /// All specs, oldest record first; those of removals included.
     #[must_use]
     pub fn entries(&self) -> &[Arc<ProgramEntry>] {
         &self.entries
     }
 
-    /// Whether no further epoch follows.
+    /// Whether it is gone: epochs follow only until what it promised is settled.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.removed
+    }
+
+    /// The epoch in which it was removed, the first that pays nothing; none while it is there.
+    #[must_use]
+    pub fn removed_from(&self) -> Option<u64> {
+        self.gone_from.filter(|_| self.removed)
     }
 
     /// The newest spec, whether it rules already or not.
@@ -111,4 +124,28 @@ impl Program {
     pub fn ruling(&self, number: u64) -> Option<&Arc<ProgramEntry>> {
         self.entries.iter().rev().find(|entry| entry.from_epoch <= number)
     }
+
+    /// The fold's step: this spec rules from its epoch on.
+    pub(super) fn set(&mut self, entry: ProgramEntry) {
+        self.removed = false;
+        self.entries.push(Arc::new(entry));
+    }
+
+    /// The fold's step: it is gone from `at` on. Epochs that ended before are closed and paid as ever.
+    pub(super) fn remove(&mut self, at: Timestamp) {
+        self.removed = true;
+        let gone = self.newest().and_then(|newest| suspended(newest, at));
+        self.gone_from = gone.as_ref().map(|gone| gone.from_epoch);
+        self.entries.extend(gone.map(Arc::new));
+    }
+}
+
+/// The spec of `entry`, suspended from the epoch that holds `at` on. Read as plain JSON, so that fields of newer versions stay as they are.
+fn suspended(entry: &ProgramEntry, at: Timestamp) -> Option<ProgramEntry> {
+    let mut spec: Value = serde_json::from_str(&entry.spec).ok()?;
+    let grid: EpochGrid = serde_json::from_value(spec.get("epoch")?.clone()).ok()?;
+    spec.as_object_mut()?.insert("suspend".to_owned(), Value::Bool(true));
+    let text = String::from_utf8(canonical::to_vec(&spec).ok()?).ok()?;
+    let digest = Digest::of(text.as_bytes());
+    Some(ProgramEntry { id: entry.id.clone(), digest, spec: text, from_epoch: grid.number_at(at).unwrap_or(0) })
 }

@@ -55,7 +55,7 @@ pub enum Change {
     },
     /// A reward program; changes take effect at the next epoch's start.
     Program(ProgramEntry),
-    /// The program is gone: no further epochs.
+    /// The program is gone: the epoch that holds this record's time and later ones mint nothing; earlier ones are closed and paid.
     ProgramRemoved {
         /// `namespace/name`.
         id: String,

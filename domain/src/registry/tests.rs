@@ -180,6 +180,71 @@ fn a_program_changes_at_the_boundary_that_its_record_names() {
     assert!(refused(&registry, program("{}", 3)).contains("fromEpoch"));
 }
 
+fn paying(symbol: &str, genesis: i64, chain: Option<&str>, from_epoch: u64) -> ProgramEntry {
+    let mut spec = crate::rewards::fixtures::spec();
+    spec.token.symbol = symbol.into();
+    spec.epoch.genesis = Timestamp(genesis);
+    spec.chain = chain.map(str::to_owned);
+    let text = String::from_utf8(spec.canonical().unwrap()).unwrap();
+    ProgramEntry { id: "energy/watt".into(), digest: Digest::of(text.as_bytes()), spec: text, from_epoch }
+}
+
+#[test]
+fn a_program_that_was_away_paid_nothing_meanwhile() {
+    let mut registry = Registry::default();
+    let entry = paying("WATT", 0, None, 0);
+    append(&mut registry, 1, Change::Program(entry.clone()));
+    // Epochs of ten seconds: it goes in epoch 3 and comes back in epoch 7.
+    append(&mut registry, 35_000, Change::ProgramRemoved { id: entry.id.clone() });
+    let gone = registry.program(&entry.id).unwrap();
+    assert!(gone.is_removed());
+    assert_eq!(gone.removed_from(), Some(3));
+    append(&mut registry, 72_000, Change::Program(ProgramEntry { from_epoch: 7, ..entry.clone() }));
+    let back = registry.program(&entry.id).unwrap();
+    assert_eq!((back.is_removed(), back.removed_from()), (false, None));
+    let ruling = |number| -> crate::rewards::ProgramSpec {
+        let entry = back.ruling(number).unwrap();
+        let spec: crate::rewards::ProgramSpec = serde_json::from_str(&entry.spec).unwrap();
+        assert_eq!(spec.digest().unwrap(), entry.digest);
+        spec
+    };
+    let suspended: Vec<bool> = (0..9).map(|number| ruling(number).suspend).collect();
+    assert_eq!(suspended, [false, false, false, true, true, true, true, false, false]);
+    assert_eq!(ruling(8), crate::rewards::fixtures::spec());
+
+    // A pending change does not outlive the removal; one that comes back within its epoch loses nothing.
+    append(&mut registry, 80_000, Change::Program(ProgramEntry { from_epoch: 9, ..entry.clone() }));
+    append(&mut registry, 81_000, Change::ProgramRemoved { id: entry.id.clone() });
+    let suspended = |registry: &Registry, number| {
+        registry.program("energy/watt").unwrap().ruling(number).unwrap().spec.contains("\"suspend\":true")
+    };
+    assert!(suspended(&registry, 8) && suspended(&registry, 9));
+    append(&mut registry, 82_000, Change::Program(ProgramEntry { from_epoch: 8, ..entry }));
+    assert!(!suspended(&registry, 8) && !suspended(&registry, 9));
+}
+
+#[test]
+fn token_grid_and_chain_of_a_program_never_change_even_if_it_was_removed() {
+    let mut registry = Registry::default();
+    append(&mut registry, 1, Change::Program(paying("WATT", 0, None, 0)));
+    assert_eq!(registry.check(&Change::Program(paying("WATT", 0, Some("base"), 1))), Ok(()), "set once");
+    append(&mut registry, 2, Change::Program(paying("WATT", 0, Some("base"), 1)));
+    for removed in [false, true] {
+        if removed {
+            append(&mut registry, 20_000, Change::ProgramRemoved { id: "energy/watt".into() });
+        }
+        let text = refused(&registry, Change::Program(paying("WETT", 0, Some("base"), 5)));
+        assert!(text.starts_with("token:") && text.contains("WATT") && text.contains("another name"), "{text}");
+        let text = refused(&registry, Change::Program(paying("WATT", 10_000, Some("base"), 5)));
+        assert!(text.starts_with("epoch:"), "{text}");
+        for chain in [None, Some("other")] {
+            let text = refused(&registry, Change::Program(paying("WATT", 0, chain, 5)));
+            assert!(text.starts_with("chain:"), "{text}");
+        }
+        assert_eq!(registry.check(&Change::Program(paying("WATT", 0, Some("base"), 5))), Ok(()));
+    }
+}
+
 #[test]
 fn bad_values_are_told_with_field_and_remedy() {
     let registry = network(vec![gauge("power")]);

@@ -10,7 +10,7 @@ use depin_domain::{
 };
 use depin_proto::v1::{CloseEpochRequest, EpochClose, EpochEntry, EpochWindow, ListEpochsRequest};
 
-use super::{compute, statistics::Malformed, view};
+use super::{compute, removal, statistics::Malformed, view};
 use crate::{context::Context, ledger::is_fenced, registry::RegistryError};
 
 /// How often programs are looked at.
@@ -123,8 +123,7 @@ pub async fn run(context: Arc<Context>) -> Result<(), RegistryError> {
     let mut cursors = HashMap::new();
     loop {
         let registry = context.registry.snapshot();
-        let programs: Vec<_> =
-            registry.programs().filter(|(_, program)| !program.is_removed()).map(|(id, _)| id.clone()).collect();
+        let programs: Vec<_> = registry.programs().map(|(id, _)| id.clone()).collect();
         cursors.retain(|id, _| programs.contains(id));
         for id in programs {
             match advance(&context, &id, &mut cursors).await {
@@ -150,6 +149,9 @@ async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Curs
             cursors.insert(id.to_owned(), find(context, &registry, id).await?);
         }
         let Some(cursor) = cursors.get(id).cloned() else { return Ok(()) };
+        if registry.program(id).is_none_or(|program| removal::is_over(program, cursor.next, &cursor.state)) {
+            return Ok(());
+        }
         let spec = compute::ruling_spec(&registry, id, cursor.next)?;
         let Some(window) = spec.epoch.window(cursor.next) else { return Ok(()) };
         let now = context.clock.now();

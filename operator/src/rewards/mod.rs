@@ -5,6 +5,7 @@
 
 pub mod compute;
 pub mod epochs;
+pub mod removal;
 pub mod statistics;
 pub mod validate;
 pub mod view;

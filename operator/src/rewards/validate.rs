@@ -21,7 +21,8 @@ use crate::{
 
 /// The registry's entry for `program`: checked by itself, against the models of its fleets, and dated.
 ///
-/// A new program starts with the epoch that holds its creation (or with epoch 0), a changed one with the epoch after `now`.
+/// A new program starts with the epoch that holds its creation (or with epoch 0), a changed one with the epoch after `now`, one that was
+/// deleted and made again with the epoch that holds `now`: those before passed without it.
 pub fn entry(program: &RewardProgram, registry: &Registry, now: Timestamp) -> Result<ProgramEntry, NotReady> {
     let namespace = program.namespace().unwrap_or_default();
     let id = fleets::id(&namespace, &program.name_any());
@@ -41,8 +42,10 @@ pub fn entry(program: &RewardProgram, registry: &Registry, now: Timestamp) -> Re
         Some(newest) => next_epoch(&spec.epoch, now).max(newest.from_epoch),
         None => {
             let created = program.metadata.creation_timestamp.as_ref().map_or(now, timestamp);
+            // Of a program that was there before, epochs may be closed up to the ledger's time.
+            let from = if known.is_some() { created.max(now).max(registry.updated_at()) } else { created };
             let before = known.and_then(|program| program.newest()).map_or(0, |newest| newest.from_epoch);
-            spec.epoch.number_at(created).unwrap_or(0).max(before)
+            spec.epoch.number_at(from).unwrap_or(0).max(before)
         }
     };
     Ok(ProgramEntry { id, digest, spec: text, from_epoch })
