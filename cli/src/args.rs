@@ -180,6 +180,8 @@ pub(crate) enum Command {
     Recompute {
         /// The export's directory or its manifest.json
         path: PathBuf,
+        /// The previous epoch's public export, or a file with its summary (JSON): what was carried in and each cumulative amount are checked too
+        previous: Option<PathBuf>,
     },
     /// Shows what an agent would make of a captured message
     Decode {

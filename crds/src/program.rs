@@ -393,7 +393,7 @@ pub struct RewardProgramStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 66))]
     pub root: Option<String>,
-    /// `Ready`: registered, and its epochs are closed in time. `Suspended`: epochs mint nothing.
+    /// `Ready`: registered, and its epochs are closed in time. `Suspended`: epochs mint nothing. `EpochBlocked`: the next epoch cannot be closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".to_owned()]))]

@@ -89,6 +89,7 @@ fn plain(result: &EpochResult) -> Value {
         "payouts": payouts.iter().map(|payout| json!([payout.account, payout.amount, payout.cumulative])).collect::<Vec<_>>(),
         "accounts": state.accounts.iter().map(|account| json!([account.account, account.cumulative, account.debt])).collect::<Vec<_>>(),
         "held": state.held.iter().map(|held| json!([held.device, held.number, held.amount])).collect::<Vec<_>>(),
+        "released": state.released.iter().map(|entry| json!([entry.device, entry.number, entry.amount, entry.shares])).collect::<Vec<_>>(),
         "open": state.open.iter().map(|open| json!([open.number, open.bucket, open.pool])).collect::<Vec<_>>(),
     })
 }

@@ -16,6 +16,7 @@ use crate::{
     embedded::EmbeddedLedger,
     error::LedgerError,
     files::{Kind, Writer},
+    lateness,
     record::{Entry, ProofRecord, ThinProof},
     state::State,
 };
@@ -78,9 +79,10 @@ impl Core {
 
     /// Readings before this time count in no epoch any more.
     fn settled(&self) -> Timestamp {
-        let programs = self.state.registry.programs().filter(|(_, program)| !program.is_removed());
-        let ends = programs.map(|(id, _)| self.state.matured.get(id).copied().unwrap_or(i64::MIN));
-        Timestamp(ends.min().unwrap_or(i64::MAX))
+        let programs =
+            self.state.registry.programs().filter(|(id, program)| !lateness::is_over(&self.state, id, program));
+        let ends = programs.map(|(id, _)| lateness::settled(&self.state, id).unwrap_or(Timestamp(i64::MIN)));
+        ends.min().unwrap_or(Timestamp::MAX)
     }
 }
 

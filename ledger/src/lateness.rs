@@ -4,10 +4,10 @@
 //! settings are then. It follows what programs have settled; where no program pays for a fleet, it follows the fleet's newest reading at
 //! a distance, so that nothing grows without end. A boundary never goes back: what lies before it is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use depin_domain::{
-    registry::{Device, Registry},
+    registry::{Device, Program, Registry},
     rewards::ProgramSpec,
     time::Timestamp,
 };
@@ -30,8 +30,8 @@ pub(crate) type Boundaries = BTreeMap<String, Timestamp>;
 /// A fleet that a program once paid for stays claimed until the epochs of that time are settled.
 pub(crate) fn claims(state: &State) -> BTreeMap<String, Option<Timestamp>> {
     let mut claims: BTreeMap<String, Option<Timestamp>> = BTreeMap::new();
-    for (id, program) in state.registry.programs().filter(|(_, program)| !program.is_removed()) {
-        let settled = state.matured.get(id).copied().map(Timestamp);
+    for (id, program) in state.registry.programs().filter(|(id, program)| !is_over(state, id, program)) {
+        let settled = settled(state, id);
         let entries = program.entries();
         for (place, entry) in entries.iter().enumerate() {
             // A spec that cannot be read pays nothing, so it keeps nothing open.
@@ -47,6 +47,51 @@ pub(crate) fn claims(state: &State) -> BTreeMap<String, Option<Timestamp>> {
         }
     }
     claims
+}
+
+/// Before when all closed epochs of the program are settled for good: the start of the oldest one that late readings may still change, at most that
+/// of the newest. `None` where none is settled yet.
+///
+/// An epoch is settled once it has matured. One without a bucket never does: it is settled by the first later close that would have matured
+/// it. Epochs may mature out of their order (`late.until` may change), so the newest that has tells nothing of those before.
+pub(crate) fn settled(state: &State, id: &str) -> Option<Timestamp> {
+    let (program, epochs) = (state.registry.program(id)?, state.epochs.get(id)?);
+    let closes = || epochs.values().filter_map(|epoch| epoch.closed.close.as_ref());
+    let matured: BTreeSet<u64> = closes().flat_map(|close| &close.matured).map(|window| window.number).collect();
+    let newest = closes().filter_map(|close| close.window).max_by_key(|window| window.number)?;
+    let mut specs = BTreeMap::new();
+    let (mut any, mut oldest) = (false, newest.start);
+    for window in closes().filter_map(|close| close.window).filter(|window| window.number < newest.number) {
+        let spec = program.ruling(window.number).and_then(|entry| {
+            let read = || serde_json::from_str::<ProgramSpec>(&entry.spec).ok();
+            specs.entry(entry.digest).or_insert_with(read).as_ref()
+        });
+        // A suspended epoch has nothing to share. Of a spec that cannot be read only a maturity tells.
+        let is_past =
+            |spec: &ProgramSpec| spec.suspend || window.end.saturating_add(spec.late.late_until_ms) <= newest.end;
+        if matured.contains(&window.number) || spec.is_some_and(is_past) {
+            any = true;
+        } else {
+            oldest = oldest.min(window.start);
+        }
+    }
+    any.then_some(Timestamp(oldest))
+}
+
+/// Whether a removed program needs nothing any more: the epochs before its removal are closed and settled.
+pub(crate) fn is_over(state: &State, id: &str, program: &Program) -> bool {
+    if !program.is_removed() {
+        return false;
+    }
+    // Of a spec that cannot be read nothing can be closed.
+    let Some(gone) = program.removed_from() else { return true };
+    if program.entries().first().is_none_or(|first| gone <= first.from_epoch) {
+        return true;
+    }
+    let closes = state.epochs.get(id).into_iter().flat_map(|epochs| epochs.values());
+    let windows = closes.filter_map(|epoch| epoch.closed.close.as_ref()?.window);
+    let newest = windows.max_by_key(|window| window.number).filter(|window| window.number >= gone);
+    newest.is_some_and(|newest| settled(state, id) == Some(Timestamp(newest.start)))
 }
 
 /// Before when the statistics of a device may be forgotten: all fleets that it was ever in have settled that, and the grain that holds the

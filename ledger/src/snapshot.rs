@@ -69,8 +69,6 @@ struct Marks {
     last_inbox_id: u64,
     #[prost(btree_map = "string, int64", tag = "13")]
     late_boundaries: BTreeMap<String, i64>,
-    #[prost(btree_map = "string, int64", tag = "14")]
-    matured: BTreeMap<String, i64>,
     #[prost(int64, optional, tag = "15")]
     created: Option<i64>,
 }
@@ -242,7 +240,6 @@ fn marks(state: &State) -> Marks {
         held: state.held,
         last_inbox_id: state.inbox.last_id,
         late_boundaries: state.late_boundaries.iter().map(|(fleet, at)| (fleet.clone(), at.0)).collect(),
-        matured: state.matured.clone(),
         created: state.created,
     }
 }
@@ -379,7 +376,6 @@ fn set_marks(state: &mut State, marks: Marks) -> Option<()> {
     state.held = marks.held;
     state.inbox.last_id = marks.last_inbox_id;
     state.late_boundaries = marks.late_boundaries.into_iter().map(|(fleet, at)| (fleet, Timestamp(at))).collect();
-    state.matured = marks.matured;
     state.created = marks.created;
     Some(())
 }

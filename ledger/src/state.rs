@@ -74,8 +74,6 @@ pub(crate) struct State {
     pub(crate) epochs: BTreeMap<String, BTreeMap<u64, Epoch>>,
     /// By fleet: readings before this time were settled for good.
     pub(crate) late_boundaries: Boundaries,
-    /// By program: end of the newest epoch that matured.
-    pub(crate) matured: BTreeMap<String, i64>,
     pub(crate) counters: Counters,
     /// Position up to which a backup holds everything.
     pub(crate) archived: u64,
@@ -191,10 +189,6 @@ impl State {
         let close = record.close.as_ref().ok_or_else(|| damaged(position, "no close in it"))?;
         let window = close.window.as_ref().ok_or_else(|| damaged(position, "no window in it"))?;
         let (program, number) = (close.program.clone(), window.number);
-        if let Some(end) = close.matured.iter().map(|window| window.end).max() {
-            let known = self.matured.entry(program.clone()).or_insert(i64::MIN);
-            *known = (*known).max(end);
-        }
         let epoch = Epoch { closed: record, result: None };
         self.epochs.entry(program).or_default().entry(number).or_insert(epoch);
         Ok(())

@@ -9,9 +9,10 @@ use std::{
 };
 
 use depin_domain::{
-    ids::DeviceId,
+    ids::{DeviceId, Digest},
     proofs::{self, Reason},
     registry::Change,
+    rewards::{ProgramSpec, spec::Late},
     statistics::DeviceStatistics,
     time::{Timestamp, Window},
 };
@@ -193,6 +194,101 @@ fn the_slowest_program_decides_and_a_fleet_that_left_one_stays_until_its_epochs_
         write(Change::ProgramRemoved { id: "energy/slow".into() }).await;
         close(PROGRAM, 4, &[3]).await.unwrap();
         assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [4, 5]);
+    });
+}
+
+/// The network's program with another late bucket, from an epoch on.
+fn late(basis_points: u32, hours: i64, from_epoch: u64) -> Change {
+    let Change::Program(mut entry) = program_of(PROGRAM, &[FLEET], from_epoch) else { panic!("a program") };
+    let mut spec: ProgramSpec = serde_json::from_str(&entry.spec).unwrap();
+    spec.late = Late { basis_points, late_until_ms: hours * HOUR };
+    entry.spec = String::from_utf8(spec.canonical().unwrap()).unwrap();
+    entry.digest = Digest::of(entry.spec.as_bytes());
+    Change::Program(entry)
+}
+
+/// A ledger with a reading in each of `hours` hours under the programs, the clock behind them.
+async fn hourly(programs: &[Change], hours: i64) -> (EmbeddedLedger, v1::WriterToken, Sealer) {
+    let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
+    let ledger = open(storage, &hands).unwrap();
+    let writer = found(&ledger, 1).await.unwrap();
+    if !programs.is_empty() {
+        let expected_version = ledger.info().await.unwrap().registry_version;
+        let request = v1::WriteRegistryRequest { writer: Some(writer), changes: bytes(programs), expected_version };
+        ledger.write_registry(request).await.unwrap();
+    }
+    let mut sealer = Sealer::new(1);
+    for hour in 0..hours {
+        hands.set(hour * HOUR + 1);
+        submit(&ledger, sealer.seal(&[(4, "power", hour * HOUR, hour)])).await;
+    }
+    hands.set(hours * HOUR);
+    (ledger, writer, sealer)
+}
+
+#[test]
+fn an_epoch_that_is_still_open_is_kept_though_a_later_one_matured_before_it() {
+    runtime().block_on(async {
+        // Epoch 0 is open until hour 6; from epoch 1 on readings count for an hour only.
+        let (ledger, writer, mut sealer) = hourly(&[late(1_000, 5, 0), late(1_000, 1, 1)], 8).await;
+        let close = |number, matured: &'static [u64]| ledger.close_epoch(close_request(writer, number, matured));
+        close(0, &[]).await.unwrap();
+        close(1, &[]).await.unwrap();
+        close(2, &[1]).await.unwrap();
+        close(3, &[2]).await.unwrap();
+        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [0, 1, 2, 3, 4, 5, 6, 7]);
+        let late = sealer.seal(&[(4, "power", 30 * 60_000, 5)]);
+        assert_eq!(judged(&submit(&ledger, late).await).0, 1, "it counts until hour 6");
+        close(4, &[3]).await.unwrap();
+        close(5, &[0, 4]).await.unwrap();
+        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [5, 6, 7]);
+    });
+}
+
+#[test]
+fn without_a_bucket_epochs_are_settled_at_their_time_too() {
+    runtime().block_on(async {
+        let (ledger, writer, mut sealer) = hourly(&[late(0, 2, 0)], 6).await;
+        for number in 0..5 {
+            ledger.close_epoch(close_request(writer, number, &[])).await.unwrap();
+        }
+        // Epoch 2 ended at hour 3: the close of epoch 4, which ends at hour 5, would have settled its bucket.
+        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [3, 4, 5]);
+        let late = sealer.seal(&[(4, "power", 2 * HOUR + 1, 5)]);
+        assert_eq!(judged(&submit(&ledger, late).await).0, 0);
+        assert!(ledger.compact(Timestamp(i64::MAX)).await.unwrap().thinned > 0, "what is settled may go");
+    });
+}
+
+#[test]
+fn a_removed_program_keeps_its_readings_until_its_epochs_are_settled() {
+    runtime().block_on(async {
+        let (ledger, writer, _) = hourly(&[], 6).await;
+        let write = |change: Change| {
+            let ledger = &ledger;
+            async move {
+                let expected_version = ledger.info().await.unwrap().registry_version;
+                let request =
+                    v1::WriteRegistryRequest { writer: Some(writer), changes: bytes(&[change]), expected_version };
+                ledger.write_registry(request).await.unwrap();
+            }
+        };
+        write(program_of("energy/fast", &[FLEET], 0)).await;
+        let close = |program: &'static str, number, matured: &'static [u64]| {
+            let request = v1::CloseEpochRequest { program: program.into(), ..close_request(writer, number, matured) };
+            ledger.close_epoch(request)
+        };
+        for number in 0..4 {
+            close("energy/fast", number, &[]).await.unwrap();
+        }
+        close(PROGRAM, 0, &[]).await.unwrap();
+        // Removed at hour 6 with epochs 1 to 5 still to be closed.
+        write(Change::ProgramRemoved { id: PROGRAM.into() }).await;
+        close("energy/fast", 4, &[]).await.unwrap();
+        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [0, 1, 2, 3, 4, 5]);
+        close(PROGRAM, 1, &[]).await.unwrap();
+        close(PROGRAM, 2, &[0]).await.unwrap();
+        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [1, 2, 3, 4, 5]);
     });
 }
 

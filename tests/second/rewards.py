@@ -145,6 +145,7 @@ class Flow:
     def __init__(self, state):
         self.carry = int(state["carry"])
         self.held = {(entry["device"], entry["number"]): int(entry["amount"]) for entry in state["held"]}
+        self.released = {(entry["device"], entry["number"]): (int(entry["amount"]), entry["shares"]) for entry in state.get("released", [])}
         self.gross, self.debts, self.unallocated = {}, {}, 0
 
     def owners(self, device):
@@ -166,20 +167,26 @@ class Flow:
         self.carry += left
 
     def correct(self, device, epoch, amount):
-        shares = self.owners(device)
+        """What was taken back."""
+        shares, key, taken = self.owners(device), (device["id"], epoch), 0
         if not shares:
-            taken = min(amount, self.held.get((device["id"], epoch), 0))
+            taken = min(amount, self.held.get(key, 0))
             if taken:
-                self.held[device["id"], epoch] -= taken
+                self.held[key] -= taken
                 self.carry += taken
+            got, shares = self.released.pop(key, (0, []))
+            amount = min(amount - taken, got)
         for share in shares:
             part = amount * share["basisPoints"] // 10_000
+            taken += part
             self.debts[share["account"]] = self.debts.get(share["account"], 0) + part
+        return taken
 
     def release(self, device):
         if self.owners(device):
-            waiting = sum(self.held.pop(key) for key in [key for key in self.held if key[0] == device["id"]])
-            self.pay(device, waiting, None)
+            waiting = [key for key in self.held if key[0] == device["id"]]
+            self.released.update({key: (self.held[key], self.owners(device)) for key in waiting})
+            self.pay(device, sum(self.held.pop(key) for key in waiting), None)
 
 
 def settle_late(flow, closing, opened, matured):
@@ -213,7 +220,7 @@ def settle_late(flow, closing, opened, matured):
     for device in devices:
         flow.pay(device, paid[device["id"]], closing)
         if corrections[device["id"]]:
-            flow.correct(device, matured["number"], corrections[device["id"]])
+            corrections[device["id"]] = flow.correct(device, matured["number"], corrections[device["id"]])
     flow.carry += bucket - sum(paid.values())
     return {
         "number": matured["number"], "bucket": bucket, "dues": total, "paid": sum(paid.values()),
@@ -299,6 +306,8 @@ def close(epoch):
     buckets = [[entry["number"], entry["bucket"], entry["pool"]] for entry in state["open"] if entry["lateUntil"] > end]
     if bucket:
         buckets.append([number, str(bucket), str(pool)])
+    still = {entry[0] for entry in buckets}
+    released = sorted([device, since, str(amount), shares] for (device, since), (amount, shares) in flow.released.items() if since in still)
     held = sorted([device, since, str(amount)] for (device, since), amount in flow.held.items() if amount)
     carried_out = flow.carry + sum(int(entry[1]) for entry in buckets) + sum(int(entry[2]) for entry in held)
     assert sum(int(payout[1]) for payout in payouts) + flow.unallocated + carried_out == minted + carried_in, "not conserved"
@@ -309,7 +318,7 @@ def close(epoch):
         "weights": weights, "shares": {id: str(share) for id, share in shares.items()}, "reasons": reasons,
         "late": {str(entry["number"]): {id: str(amount) for id, amount in entry["late"].items()} for entry in matured},
         "corrections": {str(entry["number"]): str(entry["corrections"]) for entry in matured},
-        "payouts": payouts, "accounts": accounts, "held": held, "open": buckets,
+        "payouts": payouts, "accounts": accounts, "held": held, "open": buckets, "released": released,
         "root": merkle_root([(account, int(cumulative)) for account, _, cumulative in payouts]),
     }
 

@@ -309,8 +309,9 @@ impl Story {
         );
         if !late.correction.is_zero() {
             text.push_str(&format!(
-                "            {} had been paid too much: it reduces later payouts\n",
-                self.amount(late.correction)
+                "            {} had been paid too much: {} of it was taken back, out of held amounts or as debts that reduce later payouts\n",
+                self.amount(late.correction),
+                self.amount(late.corrected)
             ));
         }
         text.push_str(&self.owners(&late.owners, late.residual));

@@ -65,7 +65,7 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
             export::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out).await
         }
         Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,
-        Command::Recompute { path } => recompute::run(path),
+        Command::Recompute { path, previous } => recompute::run(path, previous.as_deref()),
         Command::Verify { file } => verify::run(file),
         // Answered before a runtime exists.
         Command::Completion { .. } => Ok(Report::new(serde_json::Value::Null, "")),

@@ -320,7 +320,8 @@ fn check_same_money(old: &ProgramEntry, new: &ProgramEntry) -> Checked {
             field: field.into(),
             reason: reason.into(),
             old: before.to_string(),
-            remedy: "keep it, also where the program was deleted and made again, or make a program of another name".into(),
+            remedy: "keep it, also where the program was deleted and made again, or make a program of another name"
+                .into(),
         })?;
     }
     Ok(())

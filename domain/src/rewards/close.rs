@@ -21,7 +21,7 @@ use super::{
     resolve::{ResolvedDevice, ResolvedEpoch, resolve},
     result::{
         DeviceCounts, EpochResult, EpochSummary, LateLine, Line, MAX_SUMMARY_PAYOUTS, MaturedSummary, OpenEpoch,
-        ProgramState, SplitAmount, ZeroReason,
+        ProgramState, ReleasedHeld, SplitAmount, ZeroReason,
     },
     spec::Recipient,
     weigh::weigh,
@@ -239,9 +239,13 @@ fn next_state(
             bucket: buckets.bucket,
         });
     }
+    // No correction comes for epochs without an open bucket.
+    let may_be_corrected = |released: &&ReleasedHeld| open.iter().any(|open| open.number == released.number);
+    let released = settled.released.iter().filter(may_be_corrected).cloned().collect();
     Ok(ProgramState {
         number: Some(input.number),
         carry,
+        released,
         open,
         held: settled.held.clone(),
         accounts: settled.accounts.clone(),
@@ -308,7 +312,7 @@ fn conserve(totals: &Totals, settled: &Settled, carried_out: Amount) -> Result<(
     })
 }
 
-fn count(lines: &[Line]) -> DeviceCounts {
+pub(super) fn count(lines: &[Line]) -> DeviceCounts {
     let mut counts = DeviceCounts { total: lines.len() as u64, ..DeviceCounts::default() };
     for line in lines {
         let late = line.late.iter().any(|late| !late.paid.is_zero());

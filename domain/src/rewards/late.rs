@@ -104,8 +104,9 @@ fn pay(
             (late.owners, late.residual) = (payment.owners, payment.residual);
         }
         if !late.correction.is_zero() {
-            corrections = sum("corrections", corrections, late.correction)?;
-            flow.correct(&member.resolved.device, open.number, late.correction)?;
+            let corrected = flow.correct(&member.resolved.device, open.number, late.correction)?;
+            corrections = sum("corrections", corrections, corrected.amount)?;
+            (late.corrected, late.debts) = (corrected.amount, corrected.debts);
         }
         late.features = member.resolved.device.features.clone();
     }

@@ -9,7 +9,7 @@ use super::{
     error::EpochError,
     input::Share,
     resolve::ResolvedDevice,
-    result::{AccountState, Held, OwnerAmount, Payout, ProgramState, Released},
+    result::{AccountState, Held, OwnerAmount, Payout, ProgramState, Released, ReleasedHeld},
 };
 use crate::ids::DeviceId;
 
@@ -20,6 +20,8 @@ pub(super) struct Flow {
     pub(super) carry: Amount,
     pub(super) unallocated: Amount,
     held: BTreeMap<(DeviceId, u64), Amount>,
+    /// What was held and who got it, by device and epoch.
+    released: BTreeMap<(DeviceId, u64), (Amount, Vec<Share>)>,
     gross: Vec<(Account, Amount)>,
     debts: Vec<(Account, Amount)>,
 }
@@ -32,11 +34,19 @@ pub(super) struct Paid {
     pub(super) held: bool,
 }
 
+/// What was taken back.
+#[derive(Default)]
+pub(super) struct Corrected {
+    pub(super) amount: Amount,
+    pub(super) debts: Vec<OwnerAmount>,
+}
+
 /// What the accounts have after everything was paid.
 pub(super) struct Settled {
     pub(super) payouts: Vec<Payout>,
     pub(super) accounts: Vec<AccountState>,
     pub(super) held: Vec<Held>,
+    pub(super) released: Vec<ReleasedHeld>,
     pub(super) offset: Amount,
 }
 
@@ -61,7 +71,12 @@ impl Flow {
             let amount: &mut Amount = held.entry((entry.device, entry.number)).or_default();
             *amount = sum("a held amount", *amount, entry.amount)?;
         }
-        Ok(Self { number, carry: state.carry, unallocated: Amount::ZERO, held, gross: Vec::new(), debts: Vec::new() })
+        let mut released = BTreeMap::new();
+        for entry in &state.released {
+            released.insert((entry.device, entry.number), (entry.amount, entry.shares.clone()));
+        }
+        let (gross, debts) = (Vec::new(), Vec::new());
+        Ok(Self { number, carry: state.carry, unallocated: Amount::ZERO, held, released, gross, debts })
     }
 
     pub(super) fn pay_account(&mut self, account: Account, amount: Amount) {
@@ -101,22 +116,41 @@ impl Flow {
         Ok((owners, residual))
     }
 
-    /// Takes back what a device was paid too much in `epoch`: from what is still held of it, else as a debt of its owners.
-    pub(super) fn correct(&mut self, device: &ResolvedDevice, epoch: u64, amount: Amount) -> Result<(), EpochError> {
+    /// Takes back what a device was paid too much in `epoch`, as a debt of its owners. Where it had none: from what is still held of
+    /// it, then as a debt of those to whom that was released. What has expired cannot be taken back. Answers what was.
+    pub(super) fn correct(
+        &mut self,
+        device: &ResolvedDevice,
+        epoch: u64,
+        amount: Amount,
+    ) -> Result<Corrected, EpochError> {
         let shares = owners(device);
-        if shares.is_empty() {
-            if let Some(held) = self.held.get_mut(&(device.id, epoch)) {
-                let taken = amount.min(*held);
-                *held = difference("a held amount", *held, taken)?;
-                self.return_to_carry(taken)?;
-            }
-            return Ok(());
+        if !shares.is_empty() {
+            return self.owe(shares, amount);
         }
+        let (key, mut taken) = ((device.id, epoch), Amount::ZERO);
+        if let Some(held) = self.held.get_mut(&key) {
+            taken = amount.min(*held);
+            *held = difference("a held amount", *held, taken)?;
+        }
+        self.return_to_carry(taken)?;
+        let mut corrected = Corrected::default();
+        if let Some((released, shares)) = self.released.remove(&key) {
+            corrected = self.owe(&shares, difference("a correction", amount, taken)?.min(released))?;
+        }
+        corrected.amount = sum("a correction", corrected.amount, taken)?;
+        Ok(corrected)
+    }
+
+    fn owe(&mut self, shares: &[Share], amount: Amount) -> Result<Corrected, EpochError> {
+        let mut corrected = Corrected::default();
         for Share { account, basis_points } in shares {
             let part = amount.basis_points(*basis_points).ok_or(EpochError::Overflow { what: "a correction" })?;
+            corrected.amount = sum("a correction", corrected.amount, part)?;
+            corrected.debts.push(OwnerAmount { account: *account, basis_points: *basis_points, amount: part });
             self.debts.push((*account, part));
         }
-        Ok(())
+        Ok(corrected)
     }
 
     /// Pays everything that waits for `device` to its owners, if it has any now.
@@ -129,7 +163,9 @@ impl Flow {
             self.held.range((device.id, 0)..=(device.id, u64::MAX)).map(|((_, number), _)| *number).collect();
         let mut amount = Amount::ZERO;
         for number in waiting {
-            amount = sum("held amounts", amount, self.held.remove(&(device.id, number)).unwrap_or_default())?;
+            let held = self.held.remove(&(device.id, number)).unwrap_or_default();
+            amount = sum("held amounts", amount, held)?;
+            self.released.insert((device.id, number), (held, shares.to_vec()));
         }
         if amount.is_zero() {
             return Ok(None);
@@ -167,6 +203,7 @@ impl Flow {
             payouts: Vec::with_capacity(names.len()),
             accounts: Vec::with_capacity(names.len()),
             held: Vec::new(),
+            released: Vec::new(),
             offset: Amount::ZERO,
         };
         for account in names {
@@ -179,7 +216,7 @@ impl Flow {
             let debt = difference("a debt", debt, offset)?;
             settled.offset = sum("offsets", settled.offset, offset)?;
             if !cumulative.is_zero() {
-                settled.payouts.push(Payout { account, amount, cumulative });
+                settled.payouts.push(Payout { account, amount, cumulative, debt });
             }
             if !cumulative.is_zero() || !debt.is_zero() {
                 settled.accounts.push(AccountState { account, cumulative, debt });
@@ -188,6 +225,9 @@ impl Flow {
         self.return_to_carry(settled.offset)?;
         settled.held =
             self.held.into_iter().map(|((device, number), amount)| Held { device, number, amount }).collect();
+        let released = self.released.into_iter();
+        let entry = |((device, number), (amount, shares))| ReleasedHeld { amount, device, number, shares };
+        settled.released = released.map(entry).collect();
         Ok((settled, self.carry, self.unallocated))
     }
 }

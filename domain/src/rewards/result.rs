@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::amount::{Account, Amount, decimal};
+use super::{
+    amount::{Account, Amount, decimal},
+    input::Share,
+};
 use crate::{
     canonical::CanonicalError,
     ids::{DeviceId, Digest},
@@ -147,6 +150,9 @@ pub struct Payout {
     pub amount: Amount,
     /// In all epochs together: what its leaf says.
     pub cumulative: Amount,
+    /// What it was paid too much and still owes: taken out of later payouts.
+    #[serde(default, skip_serializing_if = "Amount::is_zero")]
+    pub debt: Amount,
 }
 
 /// An earlier epoch, settled for good.
@@ -163,7 +169,7 @@ pub struct MaturedSummary {
     pub paid: Amount,
     /// What returned to the carry.
     pub returned: Amount,
-    /// What devices had been paid too much: taken from held amounts and later payouts, as far as there are any.
+    /// What was taken back of what devices had been paid too much: out of held amounts at once, from the accounts that got it as debts.
     pub corrections: Amount,
 }
 
@@ -234,9 +240,15 @@ pub struct Released {
 pub struct LateLine {
     /// Part of the room: denominator; `weight = floor(rawWeight × room / claims)`.
     pub claims: u64,
+    /// Of the correction: what was taken back, out of what is held or as debts. Less where what was held has expired.
+    #[serde(default, skip_serializing_if = "Amount::is_zero")]
+    pub corrected: Amount,
     /// What was paid too much.
     #[serde(default, skip_serializing_if = "Amount::is_zero")]
     pub correction: Amount,
+    /// Who owes of what was corrected; the rest of it was still held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub debts: Vec<OwnerAmount>,
     /// What the share would have been, minus what was paid, if positive.
     pub due: Amount,
     /// Features with what came late.
@@ -362,6 +374,9 @@ pub struct ProgramState {
     /// Epochs whose late buckets are open, ascending.
     #[serde(default)]
     pub open: Vec<OpenEpoch>,
+    /// Who got what was held of epochs whose late buckets are open, ascending by (device, epoch): whom a correction asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub released: Vec<ReleasedHeld>,
 }
 
 impl ProgramState {
@@ -430,6 +445,20 @@ pub struct Held {
     pub device: DeviceId,
     /// The epoch at whose close it was set aside.
     pub number: u64,
+}
+
+/// A held amount that found an owner before its epoch matured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ReleasedHeld {
+    /// How much was held.
+    pub amount: Amount,
+    /// Whose.
+    pub device: DeviceId,
+    /// The epoch at whose close it was set aside.
+    pub number: u64,
+    /// Who got it.
+    pub shares: Vec<Share>,
 }
 
 /// An account over all epochs.

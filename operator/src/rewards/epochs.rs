@@ -10,7 +10,12 @@ use depin_domain::{
 };
 use depin_proto::v1::{CloseEpochRequest, EpochClose, EpochEntry, EpochWindow, ListEpochsRequest};
 
-use super::{compute, removal, statistics::Malformed, view};
+use super::{
+    blocked::{Block, Standing},
+    compute, removal,
+    statistics::Malformed,
+    view,
+};
 use crate::{
     context::Context,
     ledger::{Ledger, is_fenced},
@@ -119,25 +124,56 @@ struct Cursor {
     open: Option<EpochClose>,
 }
 
+/// What this run knows of each program.
+#[derive(Debug, Default)]
+struct Progress {
+    cursors: HashMap<String, Cursor>,
+    standings: HashMap<String, Standing>,
+}
+
+impl Progress {
+    fn retain(&mut self, programs: &[String]) {
+        self.cursors.retain(|id, _| programs.contains(id));
+        self.standings.retain(|id, _| programs.contains(id));
+    }
+
+    fn goes_on(&mut self, id: &str) {
+        self.standings.insert(id.to_owned(), Standing::GoesOn);
+    }
+
+    /// Notes a failure: answers the program's standing if it is blocked by it. What the ledger has is looked up anew: the failure may have
+    /// come after the record.
+    fn failed(&mut self, id: &str, error: &EpochError) -> Option<Standing> {
+        let cursor = self.cursors.remove(id);
+        let standing = Standing::Blocked(Block::of(cursor.map(|cursor| cursor.next), error)?);
+        self.standings.insert(id.to_owned(), standing.clone());
+        Some(standing)
+    }
+}
+
 /// Closes what is due until leadership is lost.
 ///
 /// # Errors
 /// [`RegistryError::Fenced`] when another operator leads.
 pub async fn run(context: Arc<Context>) -> Result<(), RegistryError> {
-    let mut cursors = HashMap::new();
+    let mut progress = Progress::default();
     loop {
         let registry = context.registry.snapshot();
         let programs: Vec<_> = registry.programs().map(|(id, _)| id.clone()).collect();
-        cursors.retain(|id, _| programs.contains(id));
+        progress.retain(&programs);
         for id in programs {
-            match advance(&context, &id, &mut cursors).await {
-                Ok(()) => {}
+            match advance(&context, &id, &mut progress).await {
+                Ok(()) => progress.goes_on(&id),
                 Err(EpochError::Fenced(message)) => return Err(RegistryError::Fenced(message)),
-                Err(error) if error.is_early() => tracing::debug!(program = id, %error, "an epoch waits"),
+                Err(error) if error.is_early() => {
+                    tracing::debug!(program = id, %error, "an epoch waits");
+                    progress.goes_on(&id);
+                }
                 Err(error) => {
                     tracing::warn!(program = id, %error, "an epoch could not be closed; it is tried again");
-                    // What the ledger has is looked up anew: the failure may have come after the record.
-                    cursors.remove(&id);
+                    if let Some(standing) = progress.failed(&id, &error) {
+                        view::show_standing(&context, &id, &standing).await;
+                    }
                 }
             }
         }
@@ -146,13 +182,13 @@ pub async fn run(context: Arc<Context>) -> Result<(), RegistryError> {
 }
 
 /// Closes the program's due epochs, oldest first.
-async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Cursor>) -> Result<(), EpochError> {
+async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result<(), EpochError> {
     loop {
         let registry = context.registry.snapshot();
-        if !cursors.contains_key(id) {
-            cursors.insert(id.to_owned(), find(context, &registry, id).await?);
+        if !progress.cursors.contains_key(id) {
+            progress.cursors.insert(id.to_owned(), find(context, &registry, id).await?);
         }
-        let Some(cursor) = cursors.get(id).cloned() else { return Ok(()) };
+        let Some(cursor) = progress.cursors.get(id).cloned() else { return Ok(()) };
         if registry.program(id).is_none_or(|program| removal::is_over(program, cursor.next, &cursor.state)) {
             return Ok(());
         }
@@ -160,7 +196,8 @@ async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Curs
         let Some(window) = spec.epoch.window(cursor.next) else { return Ok(()) };
         let now = context.clock.now();
         context.metrics.set_epoch_lag(id, now.since(window.end).max(0) / 1000);
-        view::show_progress(context, id, cursor.state.number, cursor.root.as_deref(), window).await;
+        let standing = progress.standings.get(id).cloned().unwrap_or_default();
+        view::show_progress(context, id, cursor.state.number, cursor.root.as_deref(), window, &standing).await;
         if cursor.open.is_none() && now < window.end.plus(spec.grace_ms) {
             return Ok(());
         }
@@ -179,7 +216,8 @@ async fn advance(context: &Context, id: &str, cursors: &mut HashMap<String, Curs
             "epoch recorded"
         );
         view::show(context, &close, &result.summary, &recorded.digest).await;
-        cursors.insert(
+        progress.goes_on(id);
+        progress.cursors.insert(
             id.to_owned(),
             Cursor { next: cursor.next.saturating_add(1), state: result.state, root: result.summary.root, open: None },
         );

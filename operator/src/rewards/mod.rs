@@ -3,6 +3,7 @@
 //! The controller keeps each program in the registry; [`epochs`] closes what is due. The ledger is the record of both: nothing here is
 //! remembered only in memory or in the cluster.
 
+pub mod blocked;
 pub mod compute;
 pub mod epochs;
 pub mod removal;

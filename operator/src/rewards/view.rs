@@ -1,6 +1,8 @@
 //! RewardEpochs and the program's progress: views of the record, for kubectl. They may be deleted at any time and lose nothing.
 
-use depin_crds::{RewardEpoch, RewardEpochSpec};
+use std::sync::Arc;
+
+use depin_crds::{RewardEpoch, RewardEpochSpec, RewardProgram, Time};
 use depin_domain::{
     rewards::{Amount, EpochSummary},
     time::{Timestamp, Window},
@@ -13,6 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use super::blocked::Standing;
 use crate::{
     annotations::{MANAGED_BY, OPERATOR, PROGRAM},
     conditions::Say,
@@ -104,10 +107,16 @@ fn balance(summary: &EpochSummary) -> Option<Amount> {
     summary.minted.plus(summary.carried_in)?.minus(summary.unallocated)?.minus(summary.carried_out)
 }
 
-/// Shows where the program stands: its newest recorded epoch, and when the one after it ends.
-pub async fn show_progress(context: &Context, id: &str, newest: Option<u64>, root: Option<&str>, window: Window) {
-    let Some((namespace, program)) = id.split_once('/') else { return };
-    let Some(object) = context.stores.programs.get(&ObjectRef::new(program).within(namespace)) else { return };
+/// Shows where the program stands: its newest recorded epoch, when the one after it ends, and whether that can be closed.
+pub async fn show_progress(
+    context: &Context,
+    id: &str,
+    newest: Option<u64>,
+    root: Option<&str>,
+    window: Window,
+    standing: &Standing,
+) {
+    let Some(object) = program(context, id) else { return };
     let epoch = newest.and_then(|number| i64::try_from(number).ok());
     let shown = object.status.as_ref().and_then(|status| status.epoch);
     // The same text each time: Events of one reason are one series, which shows its first text.
@@ -116,12 +125,38 @@ pub async fn show_progress(context: &Context, id: &str, newest: Option<u64>, roo
         reason: "EpochRecorded".to_owned(),
         note: "an epoch was recorded; see kubectl get rewardepochs".to_owned(),
     });
-    let wanted = progress(epoch, root, window);
-    context.status.wish(object.as_ref(), object.status.as_ref(), MANAGER, wanted, told).await;
+    wish(context, &object, progress(epoch, root, time(window.end)), standing, told).await;
 }
 
-fn progress(epoch: Option<i64>, root: Option<&str>, window: Window) -> Value {
-    let mut fields = json!({"epoch": epoch, "root": root, "nextEnd": time(window.end)});
+/// Shows whether the program's next epoch can be closed; what else its status says stays.
+pub async fn show_standing(context: &Context, id: &str, standing: &Standing) {
+    let Some(object) = program(context, id) else { return };
+    let status = object.status.clone().unwrap_or_default();
+    wish(context, &object, progress(status.epoch, status.root.as_deref(), status.next_end), standing, None).await;
+}
+
+fn program(context: &Context, id: &str) -> Option<Arc<RewardProgram>> {
+    let (namespace, name) = id.split_once('/')?;
+    context.stores.programs.get(&ObjectRef::new(name).within(namespace))
+}
+
+async fn wish(
+    context: &Context,
+    object: &RewardProgram,
+    mut wanted: Value,
+    standing: &Standing,
+    told: Option<Transition>,
+) {
+    let existing = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let (condition, changed) = standing.condition(existing, object.metadata.generation, context.clock.now());
+    if let Some((wanted, condition)) = wanted.as_object_mut().zip(condition) {
+        wanted.insert("conditions".to_owned(), json!([condition]));
+    }
+    context.status.wish(object, object.status.as_ref(), MANAGER, wanted, changed.or(told)).await;
+}
+
+fn progress(epoch: Option<i64>, root: Option<&str>, next_end: Option<Time>) -> Value {
+    let mut fields = json!({"epoch": epoch, "root": root, "nextEnd": next_end});
     if let Value::Object(fields) = &mut fields {
         fields.retain(|_, value| !value.is_null());
     }

@@ -63,7 +63,10 @@ fn without_any_weight_the_pool_joins_the_bucket_and_late_readings_get_it() {
     assert_eq!(third.summary.matured[0].paid, Amount(1_000));
     assert_eq!(third.lines[0].late[0].paid, Amount(250));
     assert_eq!(third.lines[1].reasons, [ZeroReason::NotInProgram.into()]);
-    assert_eq!(third.payouts[1], Payout { account: account(2), amount: Amount(750), cumulative: Amount(750) });
+    assert_eq!(
+        third.payouts[1],
+        Payout { account: account(2), amount: Amount(750), cumulative: Amount(750), debt: Amount(0) }
+    );
 }
 
 #[test]
@@ -93,6 +96,47 @@ fn a_correction_reduces_later_payouts_and_never_a_cumulative_amount() {
     assert_eq!(third.payouts[0].cumulative, Amount(450));
     assert_eq!(third.state.accounts[0].debt, Amount(113));
     assert_eq!(third.summary.offset, Amount(247));
+}
+
+/// Epoch 0 held 450 for device 1, which had no owner; late readings say that 90 would have been right.
+fn overpaid_while_held(second: EpochInput, first: &EpochResult) -> EpochResult {
+    let second = close_epoch(&second).unwrap();
+    let orphan = |energy| DeviceInput { shares: vec![], ..producer(1, energy) };
+    let mut third = epoch(2, vec![producer(7, 1), producer(2, 3)], second.state);
+    third.matured = vec![matured(0, vec![orphan(2), producer(2, 10)], first.lines.clone())];
+    close_epoch(&third).unwrap()
+}
+
+#[test]
+fn a_correction_asks_whom_the_held_share_was_released_to() {
+    let orphan = DeviceInput { shares: vec![], ..producer(1, 10) };
+    let first = close_epoch(&epoch(0, vec![orphan, producer(2, 10)], ProgramState::default())).unwrap();
+    assert_eq!(first.summary.held, Amount(450));
+    let of = |result: &EpochResult, number| {
+        result.state.accounts.iter().find(|state| state.account == account(number)).copied()
+    };
+
+    // Still held: 360 of it return at once.
+    let kept = overpaid_while_held(epoch(1, vec![], first.state.clone()), &first);
+    assert_eq!((kept.summary.matured[0].corrections, kept.lines[0].late[0].corrected), (Amount(360), Amount(360)));
+    assert_eq!(kept.lines[0].late[0].debts, []);
+
+    // Released to account 7 in epoch 1: its debt, and what it gets now pays of it.
+    let owned = DeviceInput { shares: producer(7, 1).shares, ..producer(1, 0) };
+    let owed = overpaid_while_held(epoch(1, vec![owned], first.state.clone()), &first);
+    assert_eq!(owed.summary.matured[0].corrections, Amount(360));
+    assert_eq!(owed.lines[0].late[0].debts[0].account, account(7));
+    let debtor = of(&owed, 7).unwrap();
+    assert_eq!((debtor.cumulative, debtor.debt.plus(owed.summary.offset)), (Amount(450), Some(Amount(360))));
+    assert!(!owed.summary.offset.is_zero());
+    assert_eq!(owed.state.released, []);
+
+    // Expired: nothing can be taken back, and nothing is said to be.
+    let mut gone = epoch(1, vec![], first.state.clone());
+    gone.spec.hold_epochs = 1;
+    let gone = overpaid_while_held(gone, &first);
+    assert_eq!(gone.summary.matured[0].corrections, Amount(0));
+    assert_eq!((gone.lines[0].late[0].correction, gone.lines[0].late[0].corrected), (Amount(360), Amount(0)));
 }
 
 #[test]
