@@ -24,7 +24,9 @@ use crate::{
 pub(super) const WINDOW: u16 = 1_000;
 /// CONNECT must come within this time.
 const GREETING: Duration = Duration::from_secs(10);
+/// Room for one read of a connection that sends much. It begins with [`FIRST`]: thousands of devices send a message now and then.
 const READ: usize = 16 * 1024;
+const FIRST: usize = 1024;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -287,9 +289,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
+/// Reads what fits. A read that filled a small buffer was too short: the next one gets twice as much.
 async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Vec<u8>) -> std::io::Result<usize> {
-    if input.capacity() - input.len() < READ / 4 {
-        input.reserve(READ);
+    if input.capacity() == input.len() {
+        input.reserve(input.capacity().clamp(FIRST, READ));
     }
-    stream.read_buf(input).await
+    let read = stream.read_buf(input).await?;
+    if input.capacity() == input.len() && input.capacity() < READ {
+        input.reserve(input.capacity());
+    }
+    Ok(read)
 }

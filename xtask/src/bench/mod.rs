@@ -39,9 +39,15 @@ pub struct Options {
     /// Small amounts, to see that everything works: the numbers mean nothing and are written nowhere
     #[arg(long)]
     pub quick: bool,
+    /// Measure the release programs as they are, without building them
+    #[arg(long)]
+    pub no_build: bool,
     /// The harness of peers; what of it cannot be built here is skipped, and says why
     #[arg(long, env = "DEPIN_BENCH_PEERS", value_name = "DIR", default_value = "../shared/peers")]
     pub peers: PathBuf,
+    /// Build the peers that are not built yet, which takes minutes each
+    #[arg(long)]
+    pub build_peers: bool,
     /// Where the results go
     #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
     pub out: PathBuf,
@@ -113,7 +119,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         return report::write(&out, &machine, &runs).map(|()| ExitCode::SUCCESS);
     }
     let cargo = Cargo::find()?;
-    build(&cargo)?;
+    if !options.no_build {
+        build(&cargo)?;
+    }
     let work = cargo.target().join("bench-data");
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let machine = Machine::look(&work)?;

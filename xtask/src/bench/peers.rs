@@ -26,6 +26,8 @@ const CASES: [(&str, &str, &[&str]); 9] = [
     ("benthos-sqlite-batched-http-batch", ":200000", &["benthos"]),
     ("telegraf-http", ":160000:20000", &["telegraf"]),
 ];
+/// Runs of each peer at most.
+const RUNS: usize = 3;
 /// Tags that leave out all parts of telegraf that the harness does not use.
 const TELEGRAF_TAGS: &str = "custom,inputs.mqtt_consumer,outputs.file,outputs.http,outputs.discard,parsers.json,parsers.json_v2,\
                              parsers.value,serializers.influx,serializers.json";
@@ -50,7 +52,7 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
     let work = bench.work.with_file_name("bench-peers");
     let copied = work.join("harness");
     copy(&harness, &copied).context("the harness of peers cannot be copied")?;
-    let built = build(&copied, &work)?;
+    let built = build(bench, &copied, &work)?;
     if !built.contains(&"mq") {
         return Ok(());
     }
@@ -59,7 +61,7 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
             runs.begin(&format!("peer/{case}-{rate}"));
         }
     }
-    for number in 0..bench.options.runs {
+    for number in 0..bench.options.runs.min(RUNS) {
         for (case, amount, needs) in CASES {
             if needs.iter().all(|program| built.contains(program)) {
                 bench.go_on()?;
@@ -91,39 +93,48 @@ fn one(harness: &Path, work: &Path, runs: &mut Runs, (case, amount): (&str, &str
     Ok(())
 }
 
-/// Builds what can be built; says of the rest why not.
-fn build(harness: &Path, work: &Path) -> Result<Vec<&'static str>> {
+/// Builds what can be built and is wanted; says of the rest why it is left out.
+fn build(bench: &Bench<'_>, harness: &Path, work: &Path) -> Result<Vec<&'static str>> {
     let bin = work.join("bin");
     fs::create_dir_all(&bin)?;
     let mut built = Vec::new();
-    let mut attempt = |name: &'static str, command: &mut Command| {
-        println!("== building the peer {name}");
-        let done = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
-        let done = match done {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()),
-            Err(error) => Err(error.to_string()),
+    let mut attempt = |name: &'static str, program: PathBuf, command: &mut Command| {
+        let outcome = if program.is_file() {
+            Ok(())
+        } else if bench.options.build_peers {
+            println!("== building the peer {name}");
+            built_by(command)
+        } else {
+            Err("it is not built; --build-peers builds it".to_owned())
         };
-        match done {
+        match outcome {
             Ok(()) => built.push(name),
-            Err(why) => println!("skipped: peer {name}: it does not build here ({why})"),
+            Err(why) => println!("skipped: peer {name}: {why}"),
         }
     };
+    let target = work.join("target");
     let mut mq = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    mq.args(["build", "--release", "-p", "mq", "--target-dir"])
-        .arg(work.join("target"))
-        .current_dir(harness.join("rust"));
-    attempt("mq", &mut mq);
-    let go = |folder: &str, output: &str, rest: &[&str]| {
+    mq.args(["build", "--release", "-p", "mq", "--target-dir"]).arg(&target).current_dir(harness.join("rust"));
+    attempt("mq", target.join("release/mq"), &mut mq);
+    let go = |folder: &str, rest: &[&str]| {
         let mut command = Command::new("go");
-        command.args(["build", "-o"]).arg(bin.join(output)).args(rest).current_dir(harness.join("go").join(folder));
+        command.args(["build", "-o"]).arg(bin.join(folder)).args(rest).current_dir(harness.join("go").join(folder));
         command.env("GOFLAGS", "-buildvcs=false -mod=mod");
         command
     };
-    attempt("benthos", &mut go("benthos", "benthos", &["."]));
+    attempt("benthos", bin.join("benthos"), &mut go("benthos", &["."]));
     let telegraf = "github.com/influxdata/telegraf/cmd/telegraf";
-    attempt("telegraf", &mut go("telegraf", "telegraf", &["-tags", TELEGRAF_TAGS, telegraf]));
+    attempt("telegraf", bin.join("telegraf"), &mut go("telegraf", &["-tags", TELEGRAF_TAGS, telegraf]));
     Ok(built)
+}
+
+fn built_by(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("it does not build here ({})", said.lines().last().unwrap_or_default()))
 }
 
 /// A writable copy, because builds write lock files beside the sources.
