@@ -159,6 +159,9 @@ pub(crate) enum Command {
     /// Join tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Certificates with which tenants read the ledger
+    #[command(subcommand)]
+    Viewer(ViewerCommand),
     /// Fetches an epoch's export into a directory
     Export {
         /// namespace/name or name of the program
@@ -223,6 +226,20 @@ pub(crate) enum TokenCommand {
         /// Hours for which it admits
         #[arg(long, default_value_t = 24)]
         hours: u32,
+    },
+}
+
+/// Certificates of viewers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ViewerCommand {
+    /// Makes key and certificate of a viewer of the namespace (-n), who needs no cluster: for --cert, --key and --ca
+    Create {
+        /// Directory for viewer.crt, viewer.key and ca.crt
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Days for which it is valid; it cannot be taken back before
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=366))]
+        days: u16,
     },
 }
 

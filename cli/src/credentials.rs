@@ -49,13 +49,21 @@ fn from_files(flags: &LedgerFlags) -> Result<Credentials, Fault> {
 }
 
 async fn issued(arguments: &Arguments) -> Result<Credentials, Fault> {
+    let authority = authority(arguments).await?;
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    issue(&authority, now).map_err(refused)
+}
+
+fn refused(why: impl std::fmt::Display) -> Fault {
+    Fault::failed(
+        format!("no certificate for the ledger: {why}"),
+        "give --cert, --key and --ca; or read Secret depin-ca in --operator-namespace as an administrator",
+    )
+}
+
+/// The network's CA, for whoever may read it.
+pub(crate) async fn authority(arguments: &Arguments) -> Result<CertificateAuthority, Fault> {
     let namespace = &arguments.cluster.operator_namespace;
-    let refused = |why: String| {
-        Fault::failed(
-            format!("no certificate for the ledger: {why}"),
-            "give --cert, --key and --ca; or read Secret depin-ca in --operator-namespace as an administrator",
-        )
-    };
     let cluster = Cluster::connect(&arguments.cluster).await.map_err(|fault| refused(fault.message))?;
     let secrets: Api<Secret> = Api::namespaced(cluster.client, namespace);
     let secret = secrets.get("depin-ca").await.map_err(|error| refused(Fault::from(error).message))?;
@@ -64,23 +72,30 @@ async fn issued(arguments: &Arguments) -> Result<Credentials, Fault> {
         let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
         text.ok_or_else(|| refused(format!("Secret depin-ca has no {name}")))
     };
-    let authority = CertificateAuthority::from_pem(&field("tls.crt")?, &field("tls.key")?);
-    let authority = authority.map_err(|error| refused(error.to_string()))?;
-    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    issue(&authority, now).map_err(refused)
+    CertificateAuthority::from_pem(&field("tls.crt")?, &field("tls.key")?).map_err(refused)
 }
 
 fn issue(authority: &CertificateAuthority, now: Timestamp) -> Result<Credentials, String> {
-    let key = SigningKey::generate().map_err(|error| error.to_string())?;
-    let request = CertificateRequest::make(&key).and_then(|der| CertificateRequest::from_der(&der));
-    let request = request.map_err(|error| error.to_string())?;
     let validity = Window { start: now.plus(-HOUR_MS), end: now.plus(HOUR_MS) };
-    let pem = authority.issue(&request, &PeerIdentity::Operator, &[], validity).map_err(|error| error.to_string())?;
+    let (key, pem) = certify(authority, &PeerIdentity::Operator, validity)?;
     let chain = certificates(&pem).map_err(|error| error.to_string())?;
     Ok(Credentials {
         identity: KeyAndChain { key, chain },
         trust: Trust::Bundle(vec![authority.certificate().clone()]),
     })
+}
+
+/// A new key with its certificate in PEM.
+pub(crate) fn certify(
+    authority: &CertificateAuthority,
+    peer: &PeerIdentity,
+    validity: Window,
+) -> Result<(SigningKey, String), String> {
+    let key = SigningKey::generate().map_err(|error| error.to_string())?;
+    let request = CertificateRequest::make(&key).and_then(|der| CertificateRequest::from_der(&der));
+    let request = request.map_err(|error| error.to_string())?;
+    let pem = authority.issue(&request, peer, &[], validity).map_err(|error| error.to_string())?;
+    Ok((key, pem))
 }
 
 #[cfg(test)]

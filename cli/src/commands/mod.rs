@@ -16,6 +16,7 @@ mod status;
 mod suspend;
 mod token;
 mod verify;
+mod viewer;
 
 use crate::{
     args::{Arguments, Command},
@@ -58,6 +59,7 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
             suspend::run(&cluster().await?, &target.target, false, reason.as_deref()).await
         }
         Command::Token(command) => token::run(arguments, command).await,
+        Command::Viewer(command) => viewer::run(arguments, command).await,
         Command::Export { program, epoch, audit, out } => {
             let wanted = export::Wanted { program, epoch: *epoch, audit: *audit };
             export::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out).await

@@ -12,11 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use depin_domain::{
-    rewards::merkle,
-    time::{Timestamp, Window},
-};
-use depin_identity::{CertificateAuthority, CertificateRequest, JoinToken, PeerIdentity, SigningKey};
+use depin_domain::rewards::merkle;
+use depin_identity::JoinToken;
 use depin_tests::{Cluster, Stack, programs, tools::Tools, workspace};
 use serde_json::Value;
 use tool::{Tool, word};
@@ -99,7 +96,7 @@ fn every_command_does_what_it_says() {
     decoding(&tool, dir.path());
     checking(&tool, dir.path());
     usual_flags(&cluster, &stack, &tool, &epoch);
-    a_tenant_reads_with_a_certificate(&stack, dir.path());
+    a_tenant_reads_with_a_certificate(&tool, &stack, dir.path());
     the_demos_commands_work_as_they_are_printed(&cluster, &stack, dir.path());
     stack.stop().unwrap();
     the_cluster_is_left_as_it_was(&cluster, &before);
@@ -369,24 +366,16 @@ fn usual_flags(cluster: &Cluster, stack: &Stack, tool: &Tool, epoch: &Value) {
 }
 
 /// Without a cluster, with a certificate for one namespace.
-fn a_tenant_reads_with_a_certificate(stack: &Stack, dir: &Path) {
-    let read = |name: &str| fs::read_to_string(stack.authority().join(name)).unwrap();
-    let authority = CertificateAuthority::from_pem(&read("tls.crt"), &read("tls.key")).unwrap();
-    let key = SigningKey::generate().unwrap();
-    let request = CertificateRequest::from_der(&CertificateRequest::make(&key).unwrap()).unwrap();
-    let validity = Window { start: Timestamp(now_ms() - 60_000), end: Timestamp(now_ms() + 3_600_000) };
-    let viewer = PeerIdentity::Viewer { namespace: "weather".into() };
-    let leaf = authority.issue(&request, &viewer, &[], validity).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+fn a_tenant_reads_with_a_certificate(tool: &Tool, stack: &Stack, dir: &Path) {
+    let folder = dir.join("viewer");
+    let made = tool.json(&format!("viewer create -n weather --days 1 --out {}", word(&folder)));
+    assert_eq!(made["namespace"], "weather");
+    let file = |name: &str| word(&folder.join(name)).to_owned();
     let tenant = Tool::bare()
         .with("DEPIN_LEDGER", &stack.ledger())
-        .with("DEPIN_LEDGER_CERT", &file("viewer.crt", &leaf))
-        .with("DEPIN_LEDGER_KEY", &file("viewer.key", &key.to_pem()))
-        .with("DEPIN_LEDGER_CA", &file("ca.crt", &read("tls.crt")));
+        .with("DEPIN_LEDGER_CERT", &file("viewer.crt"))
+        .with("DEPIN_LEDGER_KEY", &file("viewer.key"))
+        .with("DEPIN_LEDGER_CA", &file("ca.crt"));
     assert!(!tenant.json("epochs --program weather/observations").as_array().unwrap().is_empty());
     assert!(tenant.text("explain weather/ws-0001").contains("Share"));
     assert!(tenant.text(&format!("proof {STATION_OWNER}")).contains("Root"));

@@ -96,7 +96,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     tools::prepare()?;
     let cargo = Cargo::find()?;
-    eprintln!("Building the programs (the first time about 8 min on two cores) …");
+    if !cargo.program("depin-operator").is_file() {
+        eprintln!("Building the programs, once: about 8 min on two cores …");
+    }
     cargo.build_programs()?;
     let dir = tempfile::Builder::new().prefix("depin-demo-").tempdir()?;
     let programs = cargo.program("");
