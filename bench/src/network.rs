@@ -166,6 +166,7 @@ pub(crate) fn agent(name: &str, key: &SigningKey) -> Change {
         name: name.into(),
         key: key.public().clone(),
         fleets: vec!["meters".into()],
+        reinstate_key: false,
     })
 }
 
