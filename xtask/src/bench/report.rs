@@ -60,8 +60,11 @@ const TARGETS: [Target; 12] = [
     most("Merkle tree of 1,000,000 leaves", "rewards/merkle", "seconds", 1.2, "s"),
 ];
 
-/// What stands in the tables: measurement, then its figures with their headings.
-const TABLES: [(&str, &str, &[(&str, &str)]); 7] = [
+/// A measurement's key, its title, and its figures with their headings.
+type Table = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// What stands in the tables.
+const TABLES: [Table; 7] = [
     (
         "agent/",
         "End to end to the receipt, 1,000 devices, 200-byte JSON, QoS 1, one metric and one CEL check a message",
