@@ -46,7 +46,8 @@ fn a_move_to_another_agent_opens_an_assignment_and_the_old_agent_may_still_relay
 fn a_device_that_left_an_agent_is_remembered_there_with_the_end_of_its_time() {
     let mut registry = network(vec![gauge("power")]);
     let former = |registry: &Registry, number| -> Vec<_> {
-        let former = registry.former_devices_of(&agent(number).id).map(|(id, entry, end)| (*id, entry.agent, end.0));
+        let agent = agent(number).id;
+        let former = registry.former_devices_of(&agent).map(|(id, entry, end)| (*id, entry.agent, end.0));
         former.collect()
     };
     let id = device(1, 1).id;
