@@ -142,7 +142,7 @@ async fn lanes(options: &Options, authority: &Authority) -> Result<Vec<Lane>> {
     let mut lanes = Vec::new();
     for (name, key, devices) in agents {
         let channel = authority.connect(&options.gateway, &network::peer(&name), key.clone())?;
-        let open = v1::OpenChain { key_id: id_bytes(key.id()), incarnation: 1, next_sequence: 1 };
+        let open = v1::OpenChain { key_id: id_bytes(key.id()), incarnation: 1, next_sequence: 1, sealed_sequence: 0 };
         let mut chain = Chain::new(key, registry, model, &devices, now_ms()? - history - STEP);
         let proofs = (0..options.proofs).map(|_| chain.seal(i64::from(options.readings), STEP));
         let proofs: Vec<SignedProof> = proofs.collect::<Result<_>>()?;
