@@ -78,6 +78,7 @@ pub(crate) fn agent(name: &str, key: &PublicKey) -> Change {
         name: name.to_owned(),
         key: key.clone(),
         fleets: vec!["meters".to_owned()],
+        reinstate_key: false,
     })
 }
 
