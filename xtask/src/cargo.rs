@@ -68,12 +68,12 @@ impl Cargo {
         command
     }
 
-    /// Builds all programs with the features that the whole workspace agrees on, so that demo and tests share outputs.
+    /// Builds all programs with the features that the whole workspace agrees on, examples included, so that demo and tests share outputs.
     ///
     /// # Errors
     /// When the build fails.
     pub fn build_programs(&self) -> Result<()> {
-        let status = self.command(&["build", "--workspace", "--bins"]).status().context("cannot run cargo")?;
+        let status = self.command(&["build", "--workspace", "--bins", "--examples"]).status().context("cannot run cargo")?;
         if !status.success() {
             bail!("the programs do not build");
         }
