@@ -55,7 +55,7 @@ const TARGETS: [Target; 12] = [
         60_000.0,
         "proofs/s",
     ),
-    most("Close of 1,000,000 devices the engine, on given statistics", "rewards/close", "seconds", 5.0, "s"),
+    most("Close of 1,000,000 devices: the engine, on given statistics", "rewards/close", "seconds", 5.0, "s"),
     most("Close of 1,000,000 devices: the engine, on what the ledger froze", "epoch/compute", "seconds", 5.0, "s"),
     most("Merkle tree of 1,000,000 leaves", "rewards/merkle", "seconds", 1.2, "s"),
 ];
