@@ -300,3 +300,33 @@ async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Vec<u8>) ->
     }
     Ok(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quiet_connection_holds_little_and_a_busy_one_reads_much() {
+        let mut input = Vec::new();
+        let message = [7; 250];
+        for _ in 0..100 {
+            assert_eq!(read_some(&mut &message[..], &mut input).await.unwrap(), message.len());
+            input.clear();
+        }
+        assert!(input.capacity() <= FIRST, "{}", input.capacity());
+        let flood = vec![7; 1 << 20];
+        let (mut stream, mut reads) = (&flood[..], 0);
+        while !stream.is_empty() {
+            assert!(read_some(&mut stream, &mut input).await.unwrap() > 0);
+            reads += 1;
+            // A part of the last message always remains.
+            input.truncate(100);
+        }
+        assert!(input.capacity() >= READ && input.capacity() < 2 * READ, "{}", input.capacity());
+        assert!(reads < 80, "{reads}");
+        // A message that does not fit gets room in any case.
+        let mut stream = &flood[..];
+        while read_some(&mut stream, &mut input).await.unwrap() > 0 {}
+        assert_eq!(input.len(), flood.len() + 100);
+    }
+}

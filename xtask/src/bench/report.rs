@@ -55,7 +55,7 @@ const TARGETS: [Target; 12] = [
         60_000.0,
         "proofs/s",
     ),
-    most("Close of 1,000,000 devices the engine, on given statistics", "rewards/close", "seconds", 5.0, "s"),
+    most("Close of 1,000,000 devices: the engine, on given statistics", "rewards/close", "seconds", 5.0, "s"),
     most("Close of 1,000,000 devices: the engine, on what the ledger froze", "epoch/compute", "seconds", 5.0, "s"),
     most("Merkle tree of 1,000,000 leaves", "rewards/merkle", "seconds", 1.2, "s"),
 ];
@@ -74,6 +74,7 @@ const TABLES: [Table; 7] = [
             ("gatewayCpuPerMillion", "gateway CPU s/M"),
             ("brokerCpuPerMillion", "broker CPU s/M"),
             ("loadCpuPerMillion", "load CPU s/M"),
+            ("deliveredAgain", "delivered again"),
             ("agentPeakMb", "agent MB"),
             ("gatewayPeakMb", "gateway MB"),
         ],
@@ -162,6 +163,7 @@ fn text(machine: &Machine, runs: &Runs) -> Result<String> {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         writeln!(text, "| {name} | {value} |")?;
     }
+    text.push_str(&busy(machine));
     text.push_str("\n## Targets\n\n| | wanted | measured | |\n|---|---|---|---|\n");
     for target in &TARGETS {
         let wanted = format!("{} {} {}", if target.least { "≥" } else { "≤" }, number_text(target.bound), target.unit);
@@ -185,6 +187,21 @@ fn text(machine: &Machine, runs: &Runs) -> Result<String> {
     text.push('\n');
     text.push_str(METHOD);
     Ok(text)
+}
+
+/// A warning where the machine had other work when the measurements began.
+fn busy(machine: &Machine) -> String {
+    let load =
+        machine.0.get("load").and_then(Value::as_str).and_then(|load| load.split(' ').next()?.parse::<f64>().ok());
+    let cores = machine.0.get("cores").and_then(Value::as_f64).unwrap_or(1.0);
+    match load {
+        Some(load) if load > cores / 2.0 => format!(
+            "\n**The machine was busy with other work when this began (load {load} on {cores} cores).** Rates and times by the wall clock \
+             tell what was left for us, not what the machine can do; CPU seconds are up to twice too high, because neighbours share caches \
+             and core. Measure again with `cargo xtask bench` on a quiet machine.\n"
+        ),
+        _ => String::new(),
+    }
 }
 
 fn table(text: &mut String, runs: &Runs, prefix: &str, title: &str, figures: &[(&str, &str)]) -> Result<()> {
