@@ -66,8 +66,14 @@ fn network(model: Model) -> Registry {
     let changes = [
         Change::Model(ModelEntry { digest: model.digest().expect("integers"), model, effective_from: Timestamp(0) }),
         Change::Fleet(FleetEntry { id: "a/f".into(), model: "m".into(), grain_ms: 10_000 }),
-        Change::Agent(AgentEntry { id: agent, namespace: "a".into(), name: "a".into(), key, fleets: Vec::new() }),
- reinstate_key: false,
+        Change::Agent(AgentEntry {
+            id: agent,
+            namespace: "a".into(),
+            name: "a".into(),
+            key,
+            fleets: Vec::new(),
+            reinstate_key: false,
+        }),
         device("x"),
         device("y"),
         Change::DeviceRemoved { id: DeviceId::of("a", "y") },
