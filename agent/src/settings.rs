@@ -226,6 +226,11 @@ impl AgentOptions {
             ));
         }
         let (store, limits, quota) = (StoreOptions::default(), Limits::default(), Quota::default());
+        // Readings of devices that nobody approved wait as long in the spool as in the sealer.
+        let keep_unapproved = file
+            .unapproved
+            .keep_seconds
+            .map_or(Duration::from_millis(quota.keep_ms.unsigned_abs()), Duration::from_secs);
         let limit = arguments.spool_limit.or(file.spool.limit_bytes).unwrap_or(store.limit);
         if limit < 1 << 20 {
             return Err(wrong("spool.limitBytes (--spool-limit)", "is less than 1 MiB (1048576)"));
@@ -236,7 +241,7 @@ impl AgentOptions {
             join_token_file: arguments.join_token_file.clone().or(file.join_token_file),
             seal_interval: Duration::from_millis(file.seal_interval_ms.unwrap_or(500)),
             status_interval: Duration::from_secs(file.status_interval_seconds.unwrap_or(15).max(1)),
-            keep_unapproved: Duration::from_secs(file.unapproved.keep_seconds.unwrap_or(7 * 86_400)),
+            keep_unapproved,
         };
         Ok(Self {
             state_dir,
@@ -257,10 +262,7 @@ impl AgentOptions {
             quota: Quota {
                 readings: file.unapproved.readings.unwrap_or(quota.readings),
                 devices: file.unapproved.devices.unwrap_or(quota.devices),
-                keep_ms: file
-                    .unapproved
-                    .keep_seconds
-                    .map_or(quota.keep_ms, |seconds| i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)),
+                keep_ms: i64::try_from(keep_unapproved.as_millis()).unwrap_or(i64::MAX),
             },
         })
     }

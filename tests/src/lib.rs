@@ -15,6 +15,7 @@ use std::{
 
 pub use center::Center;
 pub use observer::Observer;
+use xtask::demo::networks;
 pub use xtask::{
     cluster::Cluster,
     control_plane::{self, ControlPlane},
@@ -31,6 +32,27 @@ pub use xtask::{
 pub fn programs() -> std::io::Result<PathBuf> {
     let test = std::env::current_exe()?;
     Ok(test.ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf())
+}
+
+/// A control plane with operator, gateway and the fleets of the example networks, and their two agents: `home` with a listener of its
+/// own, `field` behind a broker where there is one. No devices or programs yet.
+///
+/// # Errors
+/// When a part does not come up.
+pub fn start_networks(dir: &Path) -> anyhow::Result<(Cluster, Stack)> {
+    let files = dir.join("control-plane");
+    std::fs::create_dir_all(&files)?;
+    let cluster = Cluster::start(&files)?;
+    let mut stack = Stack::new(dir, &programs()?)?;
+    stack.start_center(&cluster)?;
+    networks::apply_fleets(&cluster)?;
+    let broker = stack.start_broker()?;
+    if !broker {
+        println!("skipped: mosquitto is missing (apt-get install mosquitto): both agents have listeners of their own");
+    }
+    stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false)?;
+    stack.start_agent(&cluster, "weather", "field", &["stations"], broker)?;
+    Ok((cluster, stack))
 }
 
 /// Looks again and again until `condition` holds.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use depin_tests::{Cluster, Observer, Stack, eventually, money, observer::Sums, programs, tools::Tools};
+use depin_tests::{Cluster, Observer, Stack, eventually, money, observer::Sums, start_networks, tools::Tools};
 use serde_json::Value;
 use xtask::demo::networks;
 
@@ -49,19 +49,7 @@ fn metric_in_payload(metric: &str) -> &[&str] {
 }
 
 fn start(dir: &Path) -> (Cluster, Stack) {
-    std::fs::create_dir_all(dir.join("control-plane")).unwrap();
-    let cluster = Cluster::start(&dir.join("control-plane")).unwrap();
-    let mut stack = Stack::new(dir, &programs().unwrap()).unwrap();
-    stack.start_center(&cluster).unwrap();
-    networks::apply_fleets(&cluster).unwrap();
-    let broker = stack.start_broker().unwrap();
-    if !broker {
-        println!(
-            "skipped: mosquitto is missing (apt-get install mosquitto): the second agent has a listener of its own"
-        );
-    }
-    stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false).unwrap();
-    stack.start_agent(&cluster, "weather", "field", &["stations"], broker).unwrap();
+    let (cluster, stack) = start_networks(dir).unwrap();
     networks::apply_devices(&cluster).unwrap();
     let genesis = u64::try_from(now_ms()).unwrap();
     networks::apply_programs(&cluster, genesis).unwrap();

@@ -73,9 +73,8 @@ impl Cargo {
     /// # Errors
     /// When the build fails.
     pub fn build_programs(&self) -> Result<()> {
-        let status =
-            self.command(&["build", "--workspace", "--bins", "--examples"]).status().context("cannot run cargo")?;
-        if !status.success() {
+        let mut command = self.command(&["build", "--workspace", "--bins", "--examples"]);
+        if !command.status().context("cannot run cargo")?.success() {
             bail!("the programs do not build");
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{cargo::Cargo, stages::Outcome};
@@ -21,11 +21,7 @@ pub struct Options {
 /// When it cannot be built or started.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let cargo = Cargo::find()?;
-    let status =
-        cargo.command(&["build", "--quiet", "--workspace", "--examples"]).status().context("cannot run cargo")?;
-    if !status.success() {
-        bail!("the generator does not build");
-    }
+    cargo.build_programs()?;
     let good = generator(&cargo, options.check)?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{cargo::Cargo, harness::Tally, test::follow, tools};
@@ -37,12 +37,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let cargo = Cargo::find()?;
     tools::prepare()?;
-    // As the tests are built, examples too, so that both share their outputs.
-    let built =
-        cargo.command(&["build", "--workspace", "--bins", "--examples"]).status().context("cannot run cargo")?;
-    if !built.success() {
-        bail!("the programs do not build");
-    }
+    cargo.build_programs()?;
     let started = Instant::now();
     let mut command = cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never"]);
     match &options.suite {

@@ -52,8 +52,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     stages.run("packages of second implementations", node_packages);
     stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
     // Programs and the generator first: a build of tests leaves out the programs that no test of their own package runs.
-    let programs = ["build", "--workspace", "--bins", "--examples"];
-    let built = stages.run("programs", || succeeds(&mut cargo.command(&programs)))
+    let built = stages.run("programs", || cargo.build_programs().map(|()| Outcome::one(true)))
         && stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
     if built {
         stages.run("generated files", || generate::check(&cargo));

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use depin_domain::rewards::ProgramSpec;
 use depin_ledger::Settings;
 use depin_operator::rewards::epochs::EpochError;
 
@@ -21,21 +22,27 @@ async fn incarnations(world: &World) -> Vec<u64> {
     incarnations
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_copy_of_the_agents_disk_counts_nothing_twice_and_the_chain_goes_on() {
-    let spec = program(HOUR);
-    let mut world = World::start().await;
-    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
+/// Two sites that worked for half an hour; five more minutes wait in the spool of the first, which is stopped.
+async fn five_minutes_wait(spec: &ProgramSpec) -> (World, [Site; 2]) {
+    let world = World::start().await;
+    let [mut site, mut other] = furnish(&world, spec, ["home", "mill"]).await;
     other.start_configured().await;
     site.start_configured().await;
     world.time.set(minute(30));
     other.publish([Message::power(2, minute(1), 300)]).await;
     site.publish(measure(1, 0..10)).await;
     world.until_judged(21).await;
-    // Five more minutes wait in the spool when the disk is copied; then they are sealed and counted, and more after them.
     site.restart_cut_off().await;
     site.publish(measure(1, 10..15)).await;
     site.stop().await;
+    (world, [site, other])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_of_the_agents_disk_counts_nothing_twice_and_the_chain_goes_on() {
+    let spec = program(HOUR);
+    let (mut world, [mut site, _other]) = five_minutes_wait(&spec).await;
+    // They wait there when the disk is copied; then they are sealed and counted, and more after them.
     copy_directory(&site.directory, &world.path("older"));
     site.link.mend();
     site.start_configured().await;
@@ -71,18 +78,8 @@ async fn an_older_copy_of_the_agents_disk_counts_nothing_twice_and_the_chain_goe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_copies_of_an_agent_count_nothing_twice_and_leave_evidence_but_no_penalty() {
     let spec = program(HOUR);
-    let mut world = World::start().await;
-    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
-    other.start_configured().await;
-    site.start_configured().await;
-    world.time.set(minute(30));
-    other.publish([Message::power(2, minute(1), 300)]).await;
-    site.publish(measure(1, 0..10)).await;
-    world.until_judged(21).await;
-    // Both copies begin with the same five minutes in the spool.
-    site.restart_cut_off().await;
-    site.publish(measure(1, 10..15)).await;
-    site.stop().await;
+    let (mut world, [mut site, mut other]) = five_minutes_wait(&spec).await;
+    // Both copies begin with them.
     let mut copy = site.clone_to(&world, "copy-0").await;
     site.link.mend();
     site.start_configured().await;

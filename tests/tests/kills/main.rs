@@ -16,7 +16,7 @@ use std::{
 };
 
 use account::Account;
-use depin_tests::{Cluster, Observer, Stack, eventually, money, programs, tools::Tools};
+use depin_tests::{Cluster, Observer, Stack, eventually, money, start_networks, tools::Tools};
 use depin_trials::{Rng, below};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -72,17 +72,7 @@ fn devices() -> String {
 
 impl Site {
     fn start(dir: &Path) -> Self {
-        std::fs::create_dir_all(dir.join("control-plane")).unwrap();
-        let cluster = Cluster::start(&dir.join("control-plane")).unwrap();
-        let mut stack = Stack::new(dir, &programs().unwrap()).unwrap();
-        stack.start_center(&cluster).unwrap();
-        networks::apply_fleets(&cluster).unwrap();
-        let broker = stack.start_broker().unwrap();
-        if !broker {
-            println!("skipped: mosquitto is missing (apt-get install mosquitto): both agents have listeners");
-        }
-        stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false).unwrap();
-        stack.start_agent(&cluster, "weather", "field", &["stations"], broker).unwrap();
+        let (cluster, mut stack) = start_networks(dir).unwrap();
         cluster.apply(&devices()).unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         networks::apply_programs(&cluster, u64::try_from(now).unwrap()).unwrap();

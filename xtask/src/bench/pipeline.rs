@@ -188,7 +188,6 @@ fn run(bench: &Bench<'_>, case: &Case) -> Result<Map<String, Value>> {
         "agentCpuPerMillion": per_million("agent"), "gatewayCpuPerMillion": per_million("gateway"),
         "brokerCpuPerMillion": per_million("broker"),
         "agentPeakMb": parts.peak(&parts.agent)?, "gatewayPeakMb": parts.peak(&parts.gateway)?,
-        "deliveredAgain": parts.agent_metric("depin_agent_judged_rejections")?,
         "commits": parts.agent_metric("depin_agent_commits_total")?, "receipts": parts.agent_metric("depin_agent_receipts_total")?,
     });
     if let Some(figures) = figures.as_object_mut()
@@ -347,8 +346,8 @@ impl Parts {
             // While it starts it does not answer yet.
             let accepted = self.agent_metric("depin_agent_accepted_readings_total").unwrap_or(seen);
             if accepted >= readings as f64 {
-                // More would have been counted twice. What the broker delivered again was rejected and is told as a figure.
-                ensure!(accepted == readings as f64, "{accepted} of {readings} readings were accepted");
+                let rejected = self.agent_metric("depin_agent_judged_rejections")?;
+                ensure!(accepted == readings as f64 && rejected == 0.0, "{accepted} accepted, {rejected} rejected");
                 return Ok(());
             }
             if accepted > seen {

@@ -74,7 +74,6 @@ const TABLES: [Table; 7] = [
             ("gatewayCpuPerMillion", "gateway CPU s/M"),
             ("brokerCpuPerMillion", "broker CPU s/M"),
             ("loadCpuPerMillion", "load CPU s/M"),
-            ("deliveredAgain", "delivered again"),
             ("agentPeakMb", "agent MB"),
             ("gatewayPeakMb", "gateway MB"),
         ],
