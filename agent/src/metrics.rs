@@ -67,6 +67,8 @@ pub struct Metrics {
     pub reconnects: Family<PeerLabel, Count>,
     /// 1 while the stream to the gateway stands. No readiness check: an agent that is cut off still takes telemetry.
     pub connected: Level,
+    /// 1 while readings are sealed: the chain is open and the clock agrees with the gateway's.
+    pub sealing: Level,
     /// MQTT connections of the own listener.
     pub connections: Level,
 }
@@ -116,6 +118,11 @@ impl Metrics {
         registry.register("dropped_readings", "Readings given up, by reason", metrics.dropped.clone());
         registry.register("reconnects", "Connections made again, by peer", metrics.reconnects.clone());
         registry.register("gateway_connected", "1 while the stream to the gateway stands", metrics.connected.clone());
+        registry.register(
+            "sealing",
+            "1 while readings are sealed: connected, the chain is open and the clock agrees with the gateway's",
+            metrics.sealing.clone(),
+        );
         registry.register("listener_connections", "Connections of the own MQTT listener", metrics.connections.clone());
         (metrics, registry)
     }

@@ -118,6 +118,7 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
             }
         }
         context.metrics.connected.set(0);
+        context.metrics.sealing.set(0);
         if std::mem::replace(&mut again, true) {
             context.metrics.reconnects.get_or_create(&PeerLabel { peer: "gateway" }).inc();
         }

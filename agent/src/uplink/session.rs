@@ -476,7 +476,9 @@ impl Session<'_> {
             self.model_change = configuration.next_change(now.wall);
             self.send_open(false).await?;
         }
-        if self.open && self.clock_agrees && self.flow.hungry() && Instant::now() >= self.next_seal {
+        let may_seal = self.open && self.clock_agrees;
+        self.context.metrics.sealing.set(i64::from(may_seal));
+        if may_seal && self.flow.hungry() && Instant::now() >= self.next_seal {
             self.seal().await?;
         }
         Ok(())

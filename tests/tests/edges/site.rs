@@ -175,6 +175,11 @@ impl Site {
         until("the cut", async || self.agent().metrics.connected.get() == 0).await;
     }
 
+    /// Something is sealed and waits for its receipt.
+    pub(crate) async fn sealed(&self) {
+        until("a sealed proof", async || self.agent().metrics.unanswered.get() > 0).await;
+    }
+
     /// Everything sealed has its receipt.
     pub(crate) async fn answered(&self) {
         until("all receipts", async || self.agent().metrics.unanswered.get() == 0).await;
@@ -190,6 +195,11 @@ impl Site {
 
     pub(crate) async fn connected(&self) {
         until("the connection", async || self.agent().metrics.connected.get() == 1).await;
+    }
+
+    /// It knows its chain's head and the gateway's time: what comes next is sealed.
+    pub(crate) async fn opened(&self) {
+        until("the open chain", async || self.agent().metrics.sealing.get() == 1).await;
     }
 
     pub(crate) fn agent(&self) -> &Agent {
