@@ -29,7 +29,9 @@ impl Cargo {
     /// When the compiler cannot be asked.
     pub fn find() -> Result<Self> {
         if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
-            return Ok(Self { target: workspace().join(target) });
+            let cargo = Self { target: workspace().join(target) };
+            cargo.belong_to(&workspace())?;
+            return Ok(cargo);
         }
         let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
         let mut digest = Sha256::new();
@@ -39,7 +41,28 @@ impl Cargo {
         let target = builds.join(digest.get(..16).unwrap_or(&digest));
         fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
         prune(&builds, &target);
-        Ok(Self { target })
+        let cargo = Self { target };
+        cargo.belong_to(&workspace())?;
+        Ok(cargo)
+    }
+
+    /// Forgets what another clone built of the workspace itself; compiled dependencies stay.
+    ///
+    /// Cargo goes by modification times and knows no clone's path: it would take the other one's programs for ours.
+    fn belong_to(&self, clone: &Path) -> Result<()> {
+        fs::create_dir_all(&self.target).with_context(|| format!("cannot create {}", self.target.display()))?;
+        let owner = self.target.join(".clone");
+        let clone = clone.to_string_lossy();
+        match fs::read_to_string(&owner) {
+            Ok(named) if named == clone => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", owner.display())),
+        }
+        if !self.command(&["clean", "--quiet", "--workspace"]).status().context("cannot run cargo")?.success() {
+            bail!("what another clone built in {} cannot be removed; delete that folder", self.target.display());
+        }
+        fs::write(&owner, clone.as_bytes()).with_context(|| format!("cannot write {}", owner.display()))
     }
 
     /// Where outputs go.
