@@ -1,8 +1,6 @@
 //! Signatures: single, in batches, and against other implementations and published vectors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::PathBuf;
-
 use depin_domain::ids::{Algorithm, PublicKey};
 use depin_identity::{Claim, SigningKey, VerifyingKey, verify_batch};
 use depin_trials::{Rng, RngCore as _, below, one_in, run};
@@ -41,18 +39,9 @@ fn consensus(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(&signature, message).is_ok())
 }
 
-/// A file of `../shared/data/crypto`, beside the workspace; absent: the test is skipped, and says so.
+/// A file of the test vectors, where they are there.
 fn shared(name: &str) -> Option<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/crypto").join(name);
-    let text = std::fs::read_to_string(&path).or_else(|_| {
-        std::fs::read_to_string(
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/crypto").join(name),
-        )
-    });
-    if text.is_err() {
-        println!("skipped: shared/data/crypto/{name} is not beside the workspace");
-    }
-    text.ok()
+    depin_trials::shared_data(&format!("crypto/{name}")).map(|path| std::fs::read_to_string(path).unwrap())
 }
 
 fn unhex(value: &serde_json::Value) -> Vec<u8> {
@@ -223,35 +212,4 @@ fn what_is_no_point_is_no_key() {
     assert!(key(Algorithm::Ed25519, &two).is_err());
     assert!(key(Algorithm::P256, &[4; 65]).is_err());
     assert!(key(Algorithm::P256, &[0; 33]).is_err());
-}
-
-/// How many signatures a second one core verifies in a batch: printed, not asserted. Run with `--release --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn batch_verification_speed() {
-    for (keys, size) in [(1, 256), (16, 256), (1, 1024), (64, 1024), (1024, 1024)] {
-        let signers: Vec<SigningKey> = (0..keys as u32)
-            .map(|number| {
-                let mut seed = [0; 32];
-                seed[..4].copy_from_slice(&number.to_be_bytes());
-                SigningKey::from_seed(&seed)
-            })
-            .collect();
-        let cases: Vec<Case> = (0..size)
-            .map(|number| {
-                let signer = &signers[number % keys];
-                let message = vec![number as u8; 250];
-                let signature = signer.sign(&message).to_vec();
-                Case { key: VerifyingKey::new(signer.public()).unwrap(), message, signature }
-            })
-            .collect();
-        let claims: Vec<_> = cases.iter().map(Case::claim).collect();
-        let rounds = 20;
-        let started = std::time::Instant::now();
-        for round in 0..rounds {
-            assert!(verify_batch(&claims, [round; 32]).iter().all(|good| *good));
-        }
-        let each = started.elapsed().as_secs_f64() / f64::from(rounds) / size as f64;
-        println!("batch of {size}, {keys} keys: {:.0}/s", 1.0 / each);
-    }
 }
