@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod cel;
 pub mod ids;
 pub mod model;
+mod parallel;
 pub mod proofs;
 pub mod quantity;
 pub mod registry;

@@ -26,7 +26,14 @@ use super::{
     spec::Recipient,
     weigh::weigh,
 };
-use crate::{ids::DeviceId, time::Window};
+use crate::{
+    ids::{DeviceId, Digest},
+    parallel,
+    time::Window,
+};
+
+/// Devices that one core weighs at a time.
+const CHUNK: usize = 4_096;
 
 /// Computes an epoch. Pure and deterministic; the order of devices and of matured epochs does not matter.
 pub fn close_epoch(input: &EpochInput) -> Result<EpochResult, EpochError> {
@@ -45,7 +52,8 @@ pub fn close_resolved(input: &ResolvedEpoch) -> Result<EpochResult, EpochError> 
     let (matured, late_lines) = settle_matured(&mut flow, input)?;
 
     let split = split(&input.spec, number, &mut flow)?;
-    let mut lines: Vec<_> = input.devices.iter().map(|device| line(&program, device)).collect();
+    let mut lines = vec![Line::default(); input.devices.len()];
+    parallel::for_each(&mut lines, CHUNK, |index, place| *place = line(&program, &input.devices[index]));
     let weight_sum = lines.iter().map(|line| u128::from(line.weight)).sum();
     let (bucket, pool) = divide(&input.spec, split.devices, weight_sum, &mut flow)?;
 
@@ -262,7 +270,13 @@ fn finish(
     let carried_out = state.carried().ok_or(EpochError::Overflow { what: "what is carried out" })?;
     conserve(&totals, &settled, carried_out)?;
     let leaves: Vec<_> = settled.payouts.iter().map(|payout| (payout.account, payout.cumulative)).collect();
-    let root = StandardTree::new(&leaves).map(|tree| merkle::to_text(&tree.root()));
+    let (mut root, mut lines_digest, mut state_digest) = (None, Ok(Digest::default()), Ok(Digest::default()));
+    let mut hashing: [&mut (dyn FnMut() + Send); 3] = [
+        &mut || root = StandardTree::new(&leaves).map(|tree| merkle::to_text(&tree.root())),
+        &mut || lines_digest = EpochResult::lines_digest(&lines),
+        &mut || state_digest = state.digest(),
+    ];
+    parallel::for_each(&mut hashing, 1, |_, hash| hash());
     let payouts_in_state = settled.payouts.len() > MAX_SUMMARY_PAYOUTS;
     let held = settled.held.iter().try_fold(Amount::ZERO, |total, held| sum("held amounts", total, held.amount))?;
     let summary = EpochSummary {
@@ -289,8 +303,8 @@ fn finish(
         payouts_in_state,
         root,
         leaves: leaves.len() as u64,
-        lines_digest: EpochResult::lines_digest(&lines)?,
-        state_digest: state.digest()?,
+        lines_digest: lines_digest?,
+        state_digest: state_digest?,
     };
     Ok(EpochResult { summary, lines, state, payouts: settled.payouts })
 }

@@ -8,6 +8,10 @@
 use keccak_asm::Keccak256;
 
 use super::amount::{Account, Amount};
+use crate::parallel;
+
+/// Hashes that one core computes at a time: about a millisecond.
+const CHUNK: usize = 4_096;
 
 /// A keccak-256 hash.
 pub type Hash = [u8; 32];
@@ -25,10 +29,12 @@ impl StandardTree {
     /// The tree over `leaves`; none without a leaf (or with more than 2^31).
     #[must_use]
     pub fn new(leaves: &[(Account, Amount)]) -> Option<Self> {
-        let mut sorted = Vec::with_capacity(leaves.len());
-        for (index, (account, cumulative)) in leaves.iter().enumerate() {
-            sorted.push((leaf(account, *cumulative), u32::try_from(index).ok()?));
-        }
+        let count = u32::try_from(leaves.len()).ok()?;
+        let mut sorted: Vec<(Hash, u32)> = (0..count).map(|index| ([0; 32], index)).collect();
+        parallel::for_each(&mut sorted, CHUNK, |index, (hash, _)| {
+            let (account, cumulative) = &leaves[index];
+            *hash = leaf(account, *cumulative);
+        });
         sorted.sort_unstable();
         let size = leaves.len().checked_mul(2)?.checked_sub(1)?;
         let mut nodes = vec![[0; 32]; size];
@@ -38,9 +44,7 @@ impl StandardTree {
             nodes[place] = hash;
             places[index as usize] = u32::try_from(place).ok()?;
         }
-        for place in (0..size - leaves.len()).rev() {
-            nodes[place] = node(&nodes[2 * place + 1], &nodes[2 * place + 2]);
-        }
+        fill(&mut nodes, size - leaves.len());
         Some(Self { nodes, places })
     }
 
@@ -67,6 +71,21 @@ impl StandardTree {
     #[must_use]
     pub fn leaf(&self, index: usize) -> Option<Hash> {
         self.nodes.get(*self.places.get(index)? as usize).copied()
+    }
+}
+
+/// Computes the first `inner` nodes, level by level from the deepest: the children of a level's nodes all stand behind it.
+fn fill(nodes: &mut [Hash], inner: usize) {
+    let mut end = inner;
+    while end > 0 {
+        // The level of node `end - 1` begins at 2^k - 1.
+        let begin = (1 << end.ilog2()) - 1;
+        let (above, below) = nodes.split_at_mut(end);
+        parallel::for_each(&mut above[begin..], CHUNK, |index, hash| {
+            let first = 2 * (begin + index) + 1 - end;
+            *hash = node(&below[first], &below[first + 1]);
+        });
+        end = begin;
     }
 }
 
@@ -138,6 +157,22 @@ mod tests {
                 assert!(!verify(&tree.root(), &leaf(account, Amount(amount.0 + 1)), &proof));
             }
             assert_eq!(tree.proof(leaves.len()), None);
+        }
+    }
+
+    #[test]
+    fn a_tree_that_several_cores_compute_is_the_one_that_its_definition_gives() {
+        for count in [CHUNK * 4 - 1, CHUNK * 4, CHUNK * 4 + 1, CHUNK * 5 + 7] {
+            let tree = StandardTree::new(&leaves(count as u128)).unwrap();
+            let inner = tree.nodes.len() - count;
+            assert!(tree.nodes[inner..].is_sorted_by(|left, right| left >= right), "leaves stand reversed");
+            for place in 0..inner {
+                assert_eq!(
+                    tree.nodes[place],
+                    node(&tree.nodes[2 * place + 1], &tree.nodes[2 * place + 2]),
+                    "{place} of {count}"
+                );
+            }
         }
     }
 
