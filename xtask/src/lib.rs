@@ -1,5 +1,6 @@
 //! The project's commands: what a person or CI runs in a clone. Each is one module.
 
+pub mod admin;
 pub mod bench;
 pub mod cargo;
 pub mod cluster;
@@ -8,7 +9,9 @@ pub mod demo;
 pub mod documents;
 pub mod generate;
 pub mod harness;
+pub mod invitation;
 pub mod licences;
+pub mod packages;
 pub mod pins;
 pub mod process;
 pub mod soak;

@@ -125,11 +125,7 @@ impl Tools {
 /// The mosquitto broker, if this machine has it.
 #[must_use]
 pub fn mosquitto() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"].map(PathBuf::from))
-        .map(|directory| directory.join("mosquitto"))
-        .find(|candidate| candidate.is_file())
+    crate::packages::MOSQUITTO.find()
 }
 
 #[cfg(test)]

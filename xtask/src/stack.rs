@@ -5,19 +5,19 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use crate::{cluster::Cluster, free_port, pins, process::Process, workspace, write_private};
+use crate::{
+    admin::is_ready, cluster::Cluster, free_port, invitation::invite, pins, process::Process, workspace, write_private,
+};
 
 /// The operator's namespace.
 pub const NAMESPACE: &str = "depin-system";
@@ -46,6 +46,8 @@ pub struct Stack {
     pub operator: Option<Process>,
     /// Where everything keeps its files.
     pub dir: PathBuf,
+    /// Where the parts send every trace, if anywhere: an OTLP collector's URL.
+    pub collector: Option<String>,
     ports: Ports,
     target: PathBuf,
 }
@@ -95,6 +97,7 @@ impl Stack {
             gateway: None,
             operator: None,
             dir: dir.to_path_buf(),
+            collector: None,
             ports,
             target: programs.to_path_buf(),
         })
@@ -415,6 +418,9 @@ impl Stack {
                 command.env_remove(variable);
             }
         }
+        if let Some(collector) = &self.collector {
+            command.env("DEPIN_OTLP_ENDPOINT", collector).env("DEPIN_OTLP_SAMPLE", "1");
+        }
         command
     }
 
@@ -431,90 +437,5 @@ impl Drop for Stack {
         self.broker = None;
         self.gateway = None;
         self.operator = None;
-    }
-}
-
-/// Makes a join token and the EdgeEnrollment that carries its hash; gives back the token.
-///
-/// # Errors
-/// When the API server refuses or the operator has not published its authority.
-pub fn invite(cluster: &Cluster, namespace: &str, agent: &str, fleets: &[&str]) -> Result<String> {
-    let jsonpath = "-o=jsonpath={.data.sha256}";
-    let ca = cluster.kubectl(&["get", "configmap", "depin-ca", "-n", NAMESPACE, jsonpath])?;
-    let key = rcgen::KeyPair::generate()?;
-    let secret = Sha256::digest(key.serialize_der());
-    let secret = secret.get(..16).context("a digest is too short")?;
-    let hash = hex::encode(Sha256::digest(secret));
-    let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3_600;
-    let fleets: Vec<String> = fleets.iter().map(|fleet| format!("{fleet:?}")).collect();
-    cluster.apply(&format!(
-        "apiVersion: depin.dev/v1alpha1\nkind: EdgeEnrollment\nmetadata: {{name: join-{agent}, namespace: {namespace}}}\n\
-         spec: {{token: {{sha256: \"{hash}\", expiresAt: \"{}\", fleets: [{}], agent: {agent}}}}}\n",
-        rfc3339(expires),
-        fleets.join(", ")
-    ))?;
-    Ok(format!("depin1.{}.{}", hex::encode(secret), ca.trim()))
-}
-
-/// Seconds since 1970 as `YYYY-MM-DDTHH:MM:SSZ` (Howard Hinnant's civil_from_days).
-#[must_use]
-pub fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
-}
-
-/// Whether an admin server says that its program is ready.
-#[must_use]
-pub fn is_ready(admin: &str) -> bool {
-    http_get(admin, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
-/// One HTTP GET on loopback, headers and body.
-///
-/// # Errors
-/// When nobody answers.
-pub fn http_get(address: &str, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-/// The sum of a metric's samples whose line begins with `series`.
-#[must_use]
-pub fn metric(text: &str, series: &str) -> f64 {
-    text.lines()
-        .filter(|line| line.starts_with(series))
-        .filter_map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()))
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_the_api_reads_them() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_383_000), "2026-11-22T21:30:00Z");
-    }
-
-    #[test]
-    fn metrics_are_summed_over_their_labels() {
-        let text = "# HELP x y\ndepin_readings_total{result=\"accepted\",reason=\"\"} 40\n\
-                    depin_readings_total{result=\"rejected\",reason=\"OutOfRange\"} 2\nother 7\n";
-        assert_eq!(metric(text, "depin_readings_total{result=\"accepted\""), 40.0);
-        assert_eq!(metric(text, "depin_readings_total"), 42.0);
     }
 }

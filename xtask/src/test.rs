@@ -18,7 +18,7 @@ use crate::{
     cargo::Cargo,
     documents, generate,
     harness::{Shown, Tally},
-    licences,
+    licences, packages,
     stages::{Outcome, Stages},
     tools, unused,
 };
@@ -50,7 +50,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     stages.run("unused dependencies", || unused::check(&cargo));
     stages.run("documents", || documents::check(&crate::workspace()));
     stages.run("packages of second implementations", node_packages);
-    stages.run("tools", || tools::prepare().map(|_| Outcome::one(true)));
+    stages.run("tools", || {
+        for package in [packages::PYTHON, packages::COMPILER] {
+            package.prepare();
+        }
+        tools::prepare().map(|_| Outcome::one(true))
+    });
     // Programs and the generator first: a build of tests leaves out the programs that no test of their own package runs.
     let built = stages.run("programs", || cargo.build_programs().map(|()| Outcome::one(true)))
         && stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
@@ -175,9 +180,8 @@ fn node_packages() -> Result<Outcome> {
 
 /// Fuzz targets, each for a moment: enough to see that they build and that what was found before stays mended.
 fn fuzz(cargo: &Cargo) -> Result<Outcome> {
-    let compiler = Command::new("c++").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !compiler.is_ok_and(|status| status.success()) {
-        return Ok(Outcome::skipped("a C++ compiler is missing: install g++ to run the fuzz targets"));
+    if packages::COMPILER.find().is_none() {
+        return Ok(Outcome::skipped(&packages::COMPILER.remedy()));
     }
     let mut command = Command::new(crate::workspace().join("fuzz/run"));
     command.arg(FUZZ_SECONDS).env("FUZZ_TARGET_DIR", cargo.target().join("fuzz")).env_remove("CARGO_TARGET_DIR");

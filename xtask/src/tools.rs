@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{BufRead as _, BufReader, IsTerminal as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    pins::{self, ETCD, KUBERNETES, PINS, Pin, Tools},
+    packages,
+    pins::{ETCD, KUBERNETES, PINS, Pin, Tools},
     workspace,
 };
 
@@ -54,7 +55,7 @@ pub fn prepare() -> Result<Tools> {
     for pin in [&ETCD, &KUBERNETES] {
         eprintln!("{} {}: {}", pin.name, pin.version(&workspace)?, pin.directory(&workspace)?.display());
     }
-    prepare_mosquitto();
+    packages::MOSQUITTO.prepare();
     Tools::find()
 }
 
@@ -164,30 +165,4 @@ fn progress(program: &str, total: u64) -> ProgressBar {
     bar.set_prefix(program.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-/// The broker, installed as a Debian package if that needs no question. Without it, what needs a broker is skipped.
-pub fn prepare_mosquitto() -> Option<PathBuf> {
-    if let Some(path) = pins::mosquitto() {
-        return Some(path);
-    }
-    const REMEDY: &str =
-        "mosquitto is missing: install the package `mosquitto`; until then what needs a broker is skipped";
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("{REMEDY}");
-        return None;
-    }
-    let install = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let package = ["install", "-y", "--no-install-recommends", "mosquitto"];
-    if !install(&package) {
-        install(&["update"]);
-        install(&package);
-    }
-    let found = pins::mosquitto();
-    eprintln!("{}", found.as_ref().map_or(REMEDY, |_| "mosquitto installed"));
-    found
 }

@@ -20,7 +20,7 @@ use depin_tests::{Cluster, Observer, Stack, eventually, money, start_networks, t
 use depin_trials::{Rng, below};
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use xtask::{demo::networks, stack::is_ready};
+use xtask::{admin::is_ready, demo::networks};
 
 const PROGRAMS: [&str; 2] = ["energy/kilowatts", "weather/observations"];
 /// For whatever must come; a machine that also compiles takes long.

@@ -10,7 +10,7 @@ use super::{
     figures::Runs,
     pipeline::{lines, output},
 };
-use crate::{free_port, process::Process, stack::is_ready};
+use crate::{admin::is_ready, free_port, process::Process};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(30);

@@ -20,9 +20,9 @@ use super::{
     machine::{cpu_seconds, peak_megabytes},
 };
 use crate::{
+    admin::{http_get, is_ready, metric},
     free_port, pins,
     process::Process,
-    stack::{http_get, is_ready, metric},
 };
 
 /// Devices of the one agent.

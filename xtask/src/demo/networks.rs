@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    cluster::Cluster,
-    stack::{NAMESPACE, rfc3339},
-};
+use crate::{cluster::Cluster, invitation::rfc3339, stack::NAMESPACE};
 
 /// The programs of both networks.
 pub const PROGRAMS: [&str; 2] = ["energy/kilowatts", "weather/observations"];

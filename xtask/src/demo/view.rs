@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{networks::PROGRAMS, now_ms};
 use crate::{
+    admin::{http_get, metric},
     cluster::Cluster,
-    stack::{Stack, http_get, metric},
+    stack::Stack,
 };
 
 /// Without a terminal, lines come this far apart.
