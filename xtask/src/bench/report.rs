@@ -101,7 +101,7 @@ const TABLES: [Table; 7] = [
         "An epoch of 1,000,000 devices and 4,000,000 readings through the ledger, step by step",
         &[("seconds", "s"), ("cpuSeconds", "CPU s"), ("peakMb", "MB")],
     ),
-    ("rewards/", "The engine alone, 1,000,000 devices or leaves, one core", &[("seconds", "s"), ("peakMb", "MB")]),
+    ("rewards/", "The engine alone, 1,000,000 devices or leaves, all cores", &[("seconds", "s"), ("peakMb", "MB")]),
     (
         "peer/",
         "Peers, same machine, same load (they do less: see below)",
