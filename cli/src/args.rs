@@ -1,6 +1,6 @@
 //! Arguments: kubectl's own flags where there is one for it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -32,12 +32,58 @@ pub(crate) struct ClusterFlags {
     /// Context of the kubeconfig
     #[arg(long, global = true)]
     pub(crate) context: Option<String>,
+    /// Cluster of the kubeconfig, in place of the context's
+    #[arg(long, global = true)]
+    pub(crate) cluster: Option<String>,
+    /// User of the kubeconfig, in place of the context's
+    #[arg(long, global = true)]
+    pub(crate) user: Option<String>,
     /// Kubeconfig file
     #[arg(long, global = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// User to act as
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) as_user: Option<String>,
+    /// Group to act as; may be repeated
+    #[arg(long, global = true, value_name = "GROUP")]
+    pub(crate) as_group: Vec<String>,
+    /// UID to act as
+    #[arg(long, global = true, value_name = "UID")]
+    pub(crate) as_uid: Option<String>,
+    /// How long one request to API server or ledger may take, like 30s or 1m30s; 0: as long as it takes
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = timeout, hide_default_value = true)]
+    pub(crate) request_timeout: Timeout,
     /// Namespace of the operator, where the network's CA is
     #[arg(long, global = true, env = "DEPIN_OPERATOR_NAMESPACE", default_value = "depin-system")]
     pub(crate) operator_namespace: String,
+}
+
+/// How long a request may take; none: as long as it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+/// Seconds, or a number with units, as in kubectl.
+fn timeout(text: &str) -> Result<Timeout, String> {
+    let seconds = text.parse::<u64>().map(Duration::from_secs).ok();
+    let with_units = || text.parse::<jiff::SignedDuration>().ok().and_then(|given| Duration::try_from(given).ok());
+    let given = seconds.or_else(with_units).ok_or("write seconds, or a number with its unit: 500ms, 30s, 1m30s")?;
+    Ok(Timeout(Some(given).filter(|given| !given.is_zero())))
+}
+
+/// Which objects of a list are shown.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SelectorFlag {
+    /// Label selector: k=v, k!=v, k in (v,w), k, !k; several with commas
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct HeadingsFlag {
+    /// Leaves out the line of headings, for scripts
+    #[arg(long)]
+    pub(crate) no_headers: bool,
 }
 
 /// Where the ledger is, and who asks.
@@ -76,14 +122,25 @@ pub(crate) enum Command {
         /// A mosquitto.conf whose queue, in-flight and persistence settings are examined too
         #[arg(long, value_name = "FILE")]
         broker_config: Option<PathBuf>,
+        #[command(flatten)]
+        headings: HeadingsFlag,
     },
     /// Devices and when they were last heard
-    Devices,
+    Devices {
+        #[command(flatten)]
+        selector: SelectorFlag,
+        #[command(flatten)]
+        headings: HeadingsFlag,
+    },
     /// Epochs with their totals and roots, newest first
     Epochs {
-        /// namespace/name or name of a program; default: all
-        #[arg(long)]
+        /// namespace/name or name of a program; default: all, or those of the namespace that -n names
+        #[arg(long, conflicts_with = "selector")]
         program: Option<String>,
+        #[command(flatten)]
+        selector: SelectorFlag,
+        #[command(flatten)]
+        headings: HeadingsFlag,
         /// How many of each program
         #[arg(long, default_value_t = 10)]
         limit: usize,
@@ -117,6 +174,8 @@ pub(crate) enum Command {
         /// At most so many
         #[arg(long, default_value_t = 1_000)]
         limit: u32,
+        #[command(flatten)]
+        headings: HeadingsFlag,
     },
     /// Lets in what asks: makes the EdgeDevice or EdgeAgent of an EdgeEnrollment
     Approve {
@@ -129,7 +188,7 @@ pub(crate) enum Command {
         #[arg(long)]
         owner: Option<String>,
         /// Name of the object that is made; default: made of agent and serial
-        #[arg(long = "as", value_name = "NAME")]
+        #[arg(long = "object-name", value_name = "NAME")]
         object: Option<String>,
     },
     /// Turns away what asks
@@ -248,4 +307,56 @@ pub(crate) enum ViewerCommand {
 /// The whole command, for completion scripts.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("kubectl-depin").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn flags_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn kubectls_flags_are_taken_before_and_after_the_command() {
+        for line in [
+            "--cluster c --user u --as ann --as-group a --as-group b --as-uid 7 --request-timeout 1m30s devices -A -l x=y --no-headers",
+            "devices -A -l x=y --no-headers --cluster c --user u --as ann --as-group a --as-group b --as-uid 7 --request-timeout=90",
+        ] {
+            let arguments = parse(line).unwrap();
+            let flags = &arguments.cluster;
+            assert_eq!((flags.cluster.as_deref(), flags.user.as_deref()), (Some("c"), Some("u")));
+            assert_eq!((flags.as_user.as_deref(), flags.as_uid.as_deref()), (Some("ann"), Some("7")));
+            assert_eq!(flags.as_group, ["a", "b"]);
+            assert_eq!(flags.request_timeout, Timeout(Some(Duration::from_secs(90))));
+            assert!(flags.all_namespaces);
+            let Command::Devices { selector, headings } = &arguments.command else { unreachable!("{line}") };
+            assert_eq!((selector.selector.as_deref(), headings.no_headers), (Some("x=y"), true));
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_and_zero_is_none() {
+        let limit = |text: &str| {
+            parse(&format!("status --request-timeout={text}")).map(|given| given.cluster.request_timeout.0)
+        };
+        assert_eq!(parse("status").unwrap().cluster.request_timeout, Timeout(None));
+        assert_eq!((limit("0").unwrap(), limit("0s").unwrap()), (None, None));
+        assert_eq!(limit("500ms").unwrap(), Some(Duration::from_millis(500)));
+        for wrong in ["soon", "-5s", "5parsecs", "1e9"] {
+            let error = limit(wrong).unwrap_err().to_string();
+            assert!(error.contains("--request-timeout"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_named_or_selected_not_both() {
+        assert!(parse("epochs --program p -l a=b").is_err());
+        assert!(parse("epochs -l a=b").is_ok());
+    }
 }

@@ -2,6 +2,8 @@
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
+/// Flags that do not go together.
+pub(crate) const USAGE: u8 = 2;
 /// What was asked for does not exist.
 pub(crate) const NOT_FOUND: u8 = 3;
 /// What was examined is not right.
@@ -23,6 +25,10 @@ impl Fault {
 
     pub(crate) fn not_found(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code: NOT_FOUND, ..Self::failed(message, remedy) }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { code: USAGE, ..Self::failed(message, remedy) }
     }
 
     /// A file cannot be read or does not hold what it should.
@@ -56,6 +62,9 @@ impl From<tonic::Status> for Fault {
             tonic::Code::Unavailable => Self::failed(message, "check --ledger, and that the gateway runs"),
             tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
                 Self::failed(message, "use a certificate for a viewer or the operator (--cert, --key)")
+            }
+            tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => {
+                Self::failed(message, "give a longer --request-timeout, or check that the gateway answers")
             }
             _ => Self::failed(message, "see the gateway's log"),
         }

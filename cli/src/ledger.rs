@@ -15,7 +15,7 @@ use depin_proto::v1::{
 use tonic::transport::Channel;
 
 use crate::{
-    args::Arguments,
+    args::{Arguments, Timeout},
     credentials::{self, Credentials},
     fault::Fault,
 };
@@ -27,6 +27,7 @@ const MAX_MESSAGE: usize = 64 << 20;
 pub(crate) struct Ledger {
     client: LedgerClient<Channel>,
     server: ServerKey,
+    timeout: Timeout,
 }
 
 /// An epoch that was computed.
@@ -44,7 +45,7 @@ impl Ledger {
         let (channel, server) = connect_lazy(address, config)
             .map_err(|error| Fault::failed(error.to_string(), "write --ledger as https://host:port"))?;
         let client = LedgerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Some(Self { client, server }))
+        Ok(Some(Self { client, server, timeout: arguments.cluster.request_timeout }))
     }
 
     /// Connects, or says how.
@@ -54,19 +55,27 @@ impl Ledger {
         })
     }
 
+    fn ask<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(limit) = self.timeout.0 {
+            request.set_timeout(limit);
+        }
+        request
+    }
+
     /// The gateway's key, which signs receipts.
     pub(crate) fn server_key(&self) -> Option<PublicKey> {
         self.server.borrow().clone()
     }
 
     pub(crate) async fn info(&self) -> Result<LedgerInfo, Fault> {
-        Ok(self.client.clone().get_info(GetInfoRequest {}).await?.into_inner())
+        Ok(self.client.clone().get_info(self.ask(GetInfoRequest {})).await?.into_inner())
     }
 
     /// The registry, as far as it may be seen: a viewer gets the records of its namespace, so they are counted anew.
     pub(crate) async fn registry(&self) -> Result<Registry, Fault> {
         let request = ReadRegistryRequest { after_version: 0, until_version: 0, follow: false };
-        let mut records = self.client.clone().read_registry(request).await?.into_inner();
+        let mut records = self.client.clone().read_registry(self.ask(request)).await?.into_inner();
         let mut registry = Registry::default();
         let unreadable = |error: &dyn std::fmt::Display| {
             Fault::failed(format!("registry: {error}"), "use a kubectl-depin of the same version as the operator")
@@ -86,7 +95,7 @@ impl Ledger {
         let mut from_number = 0;
         loop {
             let request = ListEpochsRequest { program: program.to_owned(), from_number, limit: 500 };
-            let page = self.client.clone().list_epochs(request).await?.into_inner().epochs;
+            let page = self.client.clone().list_epochs(self.ask(request)).await?.into_inner().epochs;
             let numbers = page.iter().filter_map(|entry| entry.close.as_ref()?.window.map(|window| window.number));
             let next = numbers.max().map(|newest| newest.saturating_add(1)).filter(|next| *next > from_number);
             for entry in page.into_iter().filter(|entry| !entry.summary.is_empty()) {
@@ -137,7 +146,7 @@ impl Ledger {
     }
 
     async fn pages(&self, request: ReadEpochRequest) -> Result<Vec<EpochPage>, Fault> {
-        let mut stream = self.client.clone().read_epoch(request).await?.into_inner();
+        let mut stream = self.client.clone().read_epoch(self.ask(request)).await?.into_inner();
         let mut pages = Vec::new();
         while let Some(page) = stream.message().await? {
             pages.push(page);
@@ -147,7 +156,7 @@ impl Ledger {
 
     /// Judged proofs.
     pub(crate) async fn proofs(&self, request: ReadProofsRequest) -> Result<Vec<ProofRecord>, Fault> {
-        let mut stream = self.client.clone().read_proofs(request).await?.into_inner();
+        let mut stream = self.client.clone().read_proofs(self.ask(request)).await?.into_inner();
         let mut records = Vec::new();
         while let Some(record) = stream.message().await? {
             records.push(record);
@@ -157,12 +166,12 @@ impl Ledger {
 
     /// An epoch's export, file by file.
     pub(crate) async fn export(&self, request: ReadExportRequest) -> Result<tonic::Streaming<FileChunk>, Fault> {
-        Ok(self.client.clone().read_export(request).await?.into_inner())
+        Ok(self.client.clone().read_export(self.ask(request)).await?.into_inner())
     }
 
     /// Who was heard when.
     pub(crate) async fn presence(&self) -> Result<PresencePage, Fault> {
-        let mut stream = self.client.clone().read_presence(ReadPresenceRequest {}).await?.into_inner();
+        let mut stream = self.client.clone().read_presence(self.ask(ReadPresenceRequest {})).await?.into_inner();
         let mut presence = PresencePage::default();
         while let Some(page) = stream.message().await? {
             presence.agents.extend(page.agents);

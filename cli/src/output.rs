@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use depin_domain::{rewards::Amount, time::Timestamp};
 use serde_json::Value;
 
-use crate::args::Output;
+use crate::args::{HeadingsFlag, Output};
 
 /// What a command found.
 pub(crate) struct Report {
@@ -35,11 +35,18 @@ impl Report {
 /// Rows under headings, as kubectl prints them: three blanks between columns.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    headed: bool,
 }
 
 impl Table {
     pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()], headed: true }
+    }
+
+    /// Leaves the line of headings out, if that is wished.
+    pub(crate) fn headed(mut self, wish: HeadingsFlag) -> Self {
+        self.headed = !wish.no_headers;
+        self
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -57,12 +64,13 @@ impl Table {
 
     pub(crate) fn text(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
+        let shown = self.rows.get(usize::from(!self.headed)..).unwrap_or_default();
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
-        for row in &self.rows {
+        for row in shown {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(&format!("{cell:<width$}   "));
@@ -133,6 +141,14 @@ mod tests {
         assert_eq!(table.or("none"), "none");
         table.row(["äöü".into(), "x".into()]);
         assert_eq!(table.text(), "A     LONG\näöü   x\n");
+    }
+
+    #[test]
+    fn without_headings_there_are_only_rows_as_wide_as_they_need() {
+        let mut table = Table::new(["NAMESPACE", "B"]).headed(HeadingsFlag { no_headers: true });
+        assert_eq!(table.or("none"), "none");
+        table.row(["x".into(), "y".into()]);
+        assert_eq!(table.or("none"), "x   y\n");
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn device(request: &Request, choice: &Choice<'_>) -> Result<EdgeDevice, Fault> {
 
 fn agent(request: &Request, choice: &Choice<'_>) -> Result<EdgeAgent, Fault> {
     let name = choice.object.or(request.agent.as_deref());
-    let name = name.ok_or_else(|| Fault::failed("the request names no agent", "name it with --as"))?;
+    let name = name.ok_or_else(|| Fault::failed("the request names no agent", "name it with --object-name"))?;
     let fleets = match choice.fleet {
         Some(fleet) => vec![fleet.to_owned()],
         None => request.fleets.clone(),

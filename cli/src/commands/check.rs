@@ -7,7 +7,7 @@ use kube::{api::ListParams, core::DynamicObject};
 use serde_json::json;
 
 use crate::{
-    args::Arguments,
+    args::{Arguments, HeadingsFlag},
     cluster::Cluster,
     fault::Fault,
     ledger::Ledger,
@@ -35,7 +35,7 @@ struct Finding {
     remedy: &'static str,
 }
 
-pub(super) async fn run(arguments: &Arguments, broker: Option<&Path>) -> Result<Report, Fault> {
+pub(super) async fn run(arguments: &Arguments, broker: Option<&Path>, headings: HeadingsFlag) -> Result<Report, Fault> {
     let mut findings = Vec::new();
     match Cluster::connect(&arguments.cluster).await {
         Ok(cluster) => kinds(&cluster, &mut findings).await?,
@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: &Arguments, broker: Option<&Path>) -> Result<
         let text = std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?;
         findings.extend(broker_settings(&text));
     }
-    let mut table = Table::new(["", "WHAT", "FINDING", "REMEDY"]);
+    let mut table = Table::new(["", "WHAT", "FINDING", "REMEDY"]).headed(headings);
     for finding in &findings {
         let right = finding.fault.is_empty();
         table.row([

@@ -9,6 +9,7 @@ use kube::{ResourceExt as _, api::ListParams};
 use serde_json::json;
 
 use crate::{
+    args::{HeadingsFlag, SelectorFlag},
     cluster::Cluster,
     fault::Fault,
     ledger::Ledger,
@@ -18,7 +19,12 @@ use crate::{
 /// Objects in one answer of the API server.
 const PAGE: u32 = 500;
 
-pub(super) async fn run(cluster: &Cluster, ledger: Option<Ledger>) -> Result<Report, Fault> {
+pub(super) async fn run(
+    cluster: &Cluster,
+    ledger: Option<Ledger>,
+    selector: &SelectorFlag,
+    headings: HeadingsFlag,
+) -> Result<Report, Fault> {
     let mut heard: BTreeMap<DeviceId, DevicePresence> = BTreeMap::new();
     let mut now = None;
     if let Some(ledger) = ledger {
@@ -38,21 +44,27 @@ pub(super) async fn run(cluster: &Cluster, ledger: Option<Ledger>) -> Result<Rep
         "ACCEPTED",
         "REJECTED",
         "REASON",
-    ]);
+    ])
+    .headed(headings);
     let mut values = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = ListParams { label_selector: selector.selector.clone(), ..ListParams::default() }.limit(PAGE);
     loop {
         let list = cluster.wide::<EdgeDevice>().list(&page).await?;
         for device in &list.items {
             let (namespace, name) = (device.namespace().unwrap_or_default(), device.name_any());
             let presence = heard.get(&DeviceId::of(&namespace, &name));
             let conditions = device.status.as_ref().map_or(&[][..], |status| &status.conditions);
-            let (ready, reason) = condition(conditions, "Ready");
+            let (ready, mut reason) = condition(conditions, "Ready");
+            let (eligible, why_not) = condition(conditions, "Eligible");
+            if ready == "True" && eligible == "False" {
+                // It is known and yet earns nothing: that is what its owner must hear.
+                reason = why_not;
+            }
             let (online, _) = condition(conditions, "Online");
             let rejected = presence.filter(|device| device.rejected > 0).and_then(rejection);
             values.push(json!({
                 "namespace": namespace, "name": name, "serial": device.spec.serial, "fleet": device.spec.fleet, "agent": device.spec.agent,
-                "ready": ready, "online": online, "reason": reason, "lastRejection": rejected,
+                "ready": ready, "eligible": eligible, "online": online, "reason": reason, "lastRejection": rejected,
                 "lastReading": presence.map(|device| device.last_reading),
                 "accepted": presence.map(|device| device.accepted), "rejected": presence.map(|device| device.rejected),
             }));

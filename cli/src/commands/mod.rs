@@ -32,20 +32,25 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
     let ledger = || Ledger::required(arguments);
     match &arguments.command {
         Command::Status => status::run(arguments).await,
-        Command::Check { broker_config } => check::run(arguments, broker_config.as_deref()).await,
-        Command::Devices => devices::run(&cluster().await?, Ledger::connect(arguments).await?).await,
-        Command::Epochs { program, limit } => {
-            epochs::run(&ledger().await?, &own_namespace(arguments).await, program.as_deref(), *limit).await
+        Command::Check { broker_config, headings } => check::run(arguments, broker_config.as_deref(), *headings).await,
+        Command::Devices { selector, headings } => {
+            devices::run(&cluster().await?, Ledger::connect(arguments).await?, selector, *headings).await
+        }
+        Command::Epochs { program, selector, headings, limit } => {
+            let wanted = epochs::Wanted { program: program.as_deref(), selector, limit: *limit };
+            epochs::run(arguments, &ledger().await?, &wanted, *headings).await
         }
         Command::Explain { device, epoch, program } => {
             let wanted = explain::Wanted { device, epoch: *epoch, program: program.as_deref() };
             explain::run(&ledger().await?, &own_namespace(arguments).await, &wanted).await
         }
         Command::Proof { account, program } => {
-            proof::run(&ledger().await?, &own_namespace(arguments).await, account, program.as_deref()).await
+            let of = named_namespace(arguments);
+            proof::run(&ledger().await?, &own_namespace(arguments).await, account, program.as_deref(), of).await
         }
-        Command::Proofs { device, out, limit } => {
-            proofs::run(&ledger().await?, &own_namespace(arguments).await, device, out.as_deref(), *limit).await
+        Command::Proofs { device, out, limit, headings } => {
+            let wanted = proofs::Wanted { device, limit: *limit };
+            proofs::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out.as_deref(), *headings).await
         }
         Command::Approve { name, fleet, owner, object } => {
             let choice = admit::Choice { fleet: fleet.as_deref(), owner: owner.as_deref(), object: object.as_deref() };
@@ -79,4 +84,14 @@ async fn own_namespace(arguments: &Arguments) -> String {
         (None, Ok(cluster)) => cluster.namespace,
         (None, Err(_)) => "default".to_owned(),
     }
+}
+
+/// The namespace to which a list of the ledger's programs is limited: that of `-n`, unless `-A` asks for all.
+fn named_namespace(arguments: &Arguments) -> Option<&str> {
+    arguments.cluster.namespace.as_deref().filter(|_| !arguments.cluster.all_namespaces)
+}
+
+/// Whether `id`, `namespace/name`, is in the namespace; in any where none is named.
+fn is_in(namespace: Option<&str>, id: &str) -> bool {
+    namespace.is_none_or(|namespace| id.split_once('/').is_some_and(|(of, _)| of == namespace))
 }

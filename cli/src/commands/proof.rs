@@ -6,6 +6,7 @@ use depin_domain::rewards::{
 };
 use serde_json::json;
 
+use super::is_in;
 use crate::{
     fault::Fault,
     ledger::{Ledger, find_programs},
@@ -17,13 +18,14 @@ pub(super) async fn run(
     namespace: &str,
     account: &str,
     program: Option<&str>,
+    within: Option<&str>,
 ) -> Result<Report, Fault> {
     let account: Account = account.parse().map_err(|error: depin_domain::rewards::amount::ParseAccountError| {
         Fault::failed(error.to_string(), "give an EVM address")
     })?;
     let registry = ledger.registry().await?;
     let (mut text, mut values) = (String::new(), Vec::new());
-    for id in find_programs(&registry, namespace, program, |_| true)? {
+    for id in find_programs(&registry, namespace, program, |id| is_in(within, id))? {
         let Some(computed) = ledger.epochs(&id).await?.pop() else { continue };
         let (number, published) = (computed.summary.number, computed.summary.root.clone());
         let state = ledger.state(&id, number).await?;

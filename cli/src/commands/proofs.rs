@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    args::HeadingsFlag,
     fault::Fault,
     ledger::{Ledger, find_device},
     output::{Report, Table, when},
@@ -36,16 +37,22 @@ pub(super) struct Head {
     pub(super) keys: Vec<PublicKey>,
 }
 
+/// What is asked for.
+pub(super) struct Wanted<'a> {
+    pub(super) device: &'a str,
+    pub(super) limit: u32,
+}
+
 pub(super) async fn run(
     ledger: &Ledger,
     namespace: &str,
-    device: &str,
+    wanted: &Wanted<'_>,
     out: Option<&Path>,
-    limit: u32,
+    headings: HeadingsFlag,
 ) -> Result<Report, Fault> {
     let registry = ledger.registry().await?;
-    let (id, _, entry) = find_device(&registry, namespace, device)?;
-    let records = read(ledger, &id, Window::default(), limit).await?;
+    let (id, _, entry) = find_device(&registry, namespace, wanted.device)?;
+    let records = read(ledger, &id, Window::default(), wanted.limit).await?;
     if let Some(path) = out {
         write(path, ledger, &registry, &records)?;
         let text = format!(
@@ -58,7 +65,7 @@ pub(super) async fn run(
         );
         return Ok(Report::new(json!({"proofs": records.len(), "file": path}), text));
     }
-    let mut table = Table::new(["POSITION", "RECEIVED", "ACCEPTED", "REJECTED", "REASONS"]);
+    let mut table = Table::new(["POSITION", "RECEIVED", "ACCEPTED", "REJECTED", "REASONS"]).headed(headings);
     let mut values = Vec::new();
     for record in &records {
         let count = counted(record, &id, Window { start: Timestamp::MIN, end: Timestamp::MAX })?;

@@ -113,7 +113,7 @@ fn people_decide(tool: &Tool, cluster: &Cluster) {
     let table = tool.text("status -A");
     assert!(table.contains(&format!("kubectl depin approve -n energy {}", name(0))), "{table}");
 
-    let made = tool.json(&format!("approve {} -n energy --owner {STATION_OWNER} --as pv-roof", name(0)));
+    let made = tool.json(&format!("approve {} -n energy --owner {STATION_OWNER} --object-name pv-roof", name(0)));
     assert_eq!(made["created"], "edgedevice/pv-roof");
     eventually("the approved inverter is ready", || {
         let device = cluster.get(&["edgedevice", "pv-roof", "-n", "energy"]).unwrap();
