@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    conditions::{Say, Status, status_of},
+    conditions::{Say, Status, holds, status_of},
     context::{Context, ReconcileError, Verdict},
     registry::Outcome,
     status::Transition,
@@ -53,6 +53,17 @@ pub fn transition(existing: &[Condition], ready: &Say) -> Option<Transition> {
         warning: ready.status == Status::False,
         reason: ready.reason.clone(),
         note: ready.message.clone(),
+    })
+}
+
+/// The Event of a suspension, or of its end. An object that was never suspended has none.
+#[must_use]
+pub fn suspension(existing: &[Condition], suspended: &Say) -> Option<Transition> {
+    let is = suspended.status == Status::True;
+    (holds(existing, "Suspended") != is).then(|| Transition {
+        warning: false,
+        reason: if is { "Suspended" } else { "Resumed" }.to_owned(),
+        note: if is { suspended.message.clone() } else { "the suspension is over".to_owned() },
     })
 }
 

@@ -6,7 +6,7 @@ pub mod token;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use depin_crds::EdgeEnrollment;
+use depin_crds::{Condition, EdgeEnrollment};
 use depin_domain::{
     ids::{AgentId, Digest},
     registry::{Change, InvitationEntry},
@@ -21,6 +21,7 @@ use crate::{
     controller::{record, status_value},
     invalid::Invalid,
     quantities::timestamp,
+    status::Transition,
 };
 
 /// Its field manager.
@@ -29,6 +30,14 @@ const MANAGER: &str = "depin-operator/enrollments";
 const REQUEST_TTL_MS: i64 = 24 * 3_600_000;
 /// How long an invitation stays after its end, so that it can be seen what became of it.
 const TOKEN_LINGER_MS: i64 = 24 * 3_600_000;
+/// When one is looked at again that is about to go.
+const SOON_MS: i64 = 1_000;
+/// A person's word against a request, and the reason of `Ready` that repeats it.
+const DENIED: &str = "Denied";
+/// Reason of `Ready`: the device that the request asked for is there.
+const APPROVED: &str = "Approved";
+/// Reason of `Ready`: the token has admitted its one agent.
+const USED: &str = "Used";
 
 /// What an enrollment needs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +48,11 @@ pub enum Need {
     Ended,
     /// A request that waits for a person.
     Wait,
-    /// It has been let in, or its time is over: it goes.
+    /// A request that a person turned down; it stays until its end, so that the device does not ask again with its next message.
+    Denied,
+    /// A request that was let in: it says so before it goes.
+    Approved,
+    /// It has been let in and says so, or its time is over: it goes.
     Delete,
 }
 
@@ -63,9 +76,18 @@ pub fn need(enrollment: &EdgeEnrollment, admitted: bool, now: Timestamp) -> Resu
     }
     let created = enrollment.metadata.creation_timestamp.as_ref().map_or(now, timestamp);
     let end = created.plus(REQUEST_TTL_MS);
-    let denied = enrollment.status.as_ref().is_some_and(|status| holds(&status.conditions, "Denied"));
-    // A denied request stays until its end, so that the device does not ask again with its next message.
-    Ok(if now >= end || (admitted && !denied) { (Need::Delete, now) } else { (Need::Wait, end) })
+    let conditions = enrollment.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    Ok(if now >= end {
+        (Need::Delete, now)
+    } else if holds(conditions, DENIED) {
+        (Need::Denied, end)
+    } else if !admitted {
+        (Need::Wait, end)
+    } else if reason_of(conditions) == Some(APPROVED) {
+        (Need::Delete, now)
+    } else {
+        (Need::Approved, now.plus(SOON_MS))
+    })
 }
 
 /// One look at an enrollment.
@@ -74,13 +96,14 @@ pub fn need(enrollment: &EdgeEnrollment, admitted: bool, now: Timestamp) -> Resu
 /// When ledger or API server fail.
 pub async fn reconcile(enrollment: Arc<EdgeEnrollment>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let now = context.clock.now();
-    let admitted = is_admitted(&context, &enrollment); // dereference
-    let needed = need(&enrollment, admitted, now); // pure
+    let admitted = admitted(&context, &enrollment); // dereference
+    let needed = need(&enrollment, admitted.is_some(), now); // pure
     let verdict = apply(&context, &enrollment, &needed).await?; // client
-    update_status(&context, &enrollment, &needed, &verdict).await; // client
+    let known = Known { enrollment: &enrollment, admitted: admitted.as_deref() };
+    update_status(&context, known, &needed, &verdict).await; // client
     Ok(match needed {
         // A request's device may appear at any time; a token's end is known.
-        Ok((Need::Wait, _)) => Action::requeue(Duration::from_secs(10)),
+        Ok((Need::Wait | Need::Denied, _)) => Action::requeue(Duration::from_secs(10)),
         Ok((_, again)) if again > now => {
             Action::requeue(Duration::from_millis(u64::try_from(again.since(now)).unwrap_or(1000).saturating_add(500)))
         }
@@ -88,12 +111,21 @@ pub async fn reconcile(enrollment: Arc<EdgeEnrollment>, context: Arc<Context>) -
     })
 }
 
-/// Whether the device that a request names exists.
-fn is_admitted(context: &Context, enrollment: &EdgeEnrollment) -> bool {
-    let Some(request) = &enrollment.spec.request else { return false };
-    let (Some(serial), Some(agent)) = (&request.serial, &request.agent) else { return false };
+/// Name of the device that a request asks for, if it exists.
+fn admitted(context: &Context, enrollment: &EdgeEnrollment) -> Option<String> {
+    let request = enrollment.spec.request.as_ref()?;
+    let (serial, agent) = (request.serial.as_ref()?, request.agent.as_ref()?);
     let agent = AgentId::of(&enrollment.namespace().unwrap_or_default(), agent);
-    context.registry.snapshot().device_by_serial(&agent, serial).is_some()
+    let registry = context.registry.snapshot();
+    let device = registry.device(registry.device_by_serial(&agent, serial)?)?;
+    Some(device.current()?.name.clone())
+}
+
+/// An enrollment, and the device that came of it.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    enrollment: &'a EdgeEnrollment,
+    admitted: Option<&'a str>,
 }
 
 async fn apply(
@@ -104,7 +136,7 @@ async fn apply(
     match needed {
         Ok((Need::Invite(entry), _)) => record(context, Change::Invitation(entry.clone())).await,
         Ok((Need::Ended, _)) => forget(context, enrollment).await,
-        Ok((Need::Wait, _)) => Ok(Ok(())),
+        Ok((Need::Wait | Need::Denied | Need::Approved, _)) => Ok(Ok(())),
         Ok((Need::Delete, _)) => {
             let forgotten = forget(context, enrollment).await?;
             delete(context, enrollment).await?;
@@ -159,36 +191,62 @@ pub async fn sweep(context: Arc<Context>) {
     }
 }
 
+/// What became of the enrollment; none where it goes.
+fn standing(known: Known<'_>, needed: &Result<(Need, Timestamp), Invalid>, verdict: &Verdict<()>) -> Option<Say> {
+    let name = known.enrollment.name_any();
+    let status = known.enrollment.status.as_ref();
+    let used = status.and_then(|status| status.admitted.as_ref());
+    let denial = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == DENIED));
+    let no = |reason: &str, message: String| Some(Say::new("Ready", false, reason, message));
+    let need = match (needed, verdict) {
+        (_, Err(error)) => return no(error.reason(), error.to_string()),
+        (Err(error), Ok(())) => return no("Invalid", error.to_string()),
+        (Ok((need, _)), Ok(())) => need,
+    };
+    match (need, used) {
+        (Need::Invite(_) | Need::Ended, Some(used)) => no(USED, format!("admitted {used}")),
+        (Need::Invite(_), None) => Some(Say::new("Ready", true, "Admitting", "the token admits one agent")),
+        (Need::Ended, None) => no("Expired", "the token admits nothing more; make another".to_owned()),
+        (Need::Wait, _) => {
+            no("AwaitingApproval", format!("kubectl depin approve {name}, or kubectl depin deny {name}"))
+        }
+        (Need::Denied, _) => no(DENIED, denial.map(|denial| denial.message.clone()).unwrap_or_default()),
+        (Need::Approved, _) => {
+            let device = known.admitted.unwrap_or(&name);
+            Some(Say::new("Ready", true, APPROVED, format!("EdgeDevice {device} counts from its first sighting on")))
+        }
+        (Need::Delete, _) => None,
+    }
+}
+
+/// The Event of what became of it, once: who waits is no news.
+fn news(existing: &[Condition], say: &Say) -> Option<Transition> {
+    let decided = [APPROVED, DENIED, USED].contains(&say.reason.as_str());
+    (decided && reason_of(existing) != Some(say.reason.as_str())).then(|| Transition {
+        warning: false,
+        reason: say.reason.clone(),
+        note: say.message.clone(),
+    })
+}
+
+fn reason_of(conditions: &[Condition]) -> Option<&str> {
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
+}
+
 async fn update_status(
     context: &Context,
-    enrollment: &EdgeEnrollment,
+    known: Known<'_>,
     needed: &Result<(Need, Timestamp), Invalid>,
     verdict: &Verdict<()>,
 ) {
-    let name = enrollment.name_any();
-    let used = enrollment.status.as_ref().and_then(|status| status.admitted.clone());
-    let say = match (needed, verdict) {
-        (_, Err(error)) => Say::new("Ready", false, error.reason(), error.to_string()),
-        (Ok((Need::Invite(_) | Need::Ended, _)), Ok(())) if used.is_some() => {
-            Say::new("Ready", false, "Used", format!("admitted {}", used.unwrap_or_default()))
-        }
-        (Ok((Need::Invite(_), _)), Ok(())) => Say::new("Ready", true, "Admitting", "the token admits one agent"),
-        (Ok((Need::Ended, _)), Ok(())) => {
-            Say::new("Ready", false, "Expired", "the token admits nothing more; make another")
-        }
-        (Ok((Need::Wait, _)), Ok(())) => Say::new(
-            "Ready",
-            false,
-            "AwaitingApproval",
-            format!("kubectl depin approve {name}, or kubectl depin deny {name}"),
-        ),
-        (Ok((Need::Delete, _)) | Err(_), Ok(())) => return,
-    };
+    let Some(say) = standing(known, needed, verdict) else { return };
+    let enrollment = known.enrollment;
     let status = enrollment.status.clone().unwrap_or_default();
+    let told = news(&status.conditions, &say);
     let generation = enrollment.metadata.generation;
     let conditions = [say.over(&status.conditions, generation, context.clock.now())];
-    let wanted = status_value(generation, json!({}), &conditions);
-    context.status.wish(enrollment, enrollment.status.as_ref(), MANAGER, wanted, None).await;
+    let wanted = status_value(generation, json!({"admitted": known.admitted}), &conditions);
+    context.status.wish(enrollment, enrollment.status.as_ref(), MANAGER, wanted, told).await;
 }
 
 #[cfg(test)]
@@ -223,11 +281,58 @@ mod tests {
     fn a_request_waits_a_day_for_a_person() {
         let mut request = enrollment("request: {kind: Device, agent: roof-1, serial: m1}");
         assert_eq!(need(&request, false, at("2026-01-01T23:59:59Z")).unwrap().0, Need::Wait);
-        assert_eq!(need(&request, true, at("2026-01-01T12:00:00Z")).unwrap().0, Need::Delete, "let in");
         assert_eq!(need(&request, false, at("2026-01-02T00:00:00Z")).unwrap().0, Need::Delete, "forgotten");
-        let denied = Say::new("Denied", true, "ByPerson", "").over(&[], Some(1), Timestamp(0));
-        request.status =
-            Some(depin_crds::EdgeEnrollmentStatus { conditions: denied.into_iter().collect(), ..Default::default() });
-        assert_eq!(need(&request, true, at("2026-01-01T12:00:00Z")).unwrap().0, Need::Wait, "a denial stays");
+        request.status = Some(status(Say::new("Denied", true, "DeniedByPerson", "not ours")));
+        for admitted in [false, true] {
+            assert_eq!(need(&request, admitted, at("2026-01-01T12:00:00Z")).unwrap().0, Need::Denied, "a denial stays");
+        }
+        assert_eq!(need(&request, false, at("2026-01-02T00:00:00Z")).unwrap().0, Need::Delete, "for a day");
+    }
+
+    #[test]
+    fn a_request_that_was_let_in_says_so_once_before_it_goes() {
+        let mut request = enrollment("request: {kind: Device, agent: roof-1, serial: m1}");
+        let noon = at("2026-01-01T12:00:00Z");
+        let needed = need(&request, true, noon);
+        assert!(matches!(&needed, Ok((Need::Approved, again)) if *again > noon), "{needed:?}");
+        let known = Known { enrollment: &request, admitted: Some("pv-roof") };
+        let say = standing(known, &needed, &Ok(())).unwrap();
+        assert!(say.message.contains("EdgeDevice pv-roof"), "{}", say.message);
+        let told = news(&[], &say).unwrap();
+        assert_eq!((told.reason.as_str(), told.warning), ("Approved", false));
+        let said = status(say.clone());
+        assert_eq!(news(&said.conditions, &say), None, "an Event for each of its looks");
+        request.status = Some(said);
+        assert_eq!(need(&request, true, noon).unwrap().0, Need::Delete);
+    }
+
+    #[test]
+    fn a_denial_and_a_used_token_are_told_once_and_waiting_never() {
+        let waiting = enrollment("request: {kind: Device, agent: roof-1, serial: m1}");
+        let noon = at("2026-01-01T12:00:00Z");
+        let look = |enrollment: &EdgeEnrollment| {
+            let known = Known { enrollment, admitted: None };
+            standing(known, &need(enrollment, false, noon), &Ok(())).unwrap()
+        };
+        let say = look(&waiting);
+        assert_eq!((say.reason.as_str(), news(&[], &say)), ("AwaitingApproval", None));
+        let mut denied = waiting;
+        denied.status = Some(status(Say::new("Denied", true, "DeniedByPerson", "not ours")));
+        let say = look(&denied);
+        let told = news(&denied.status.clone().unwrap().conditions, &say).unwrap();
+        assert_eq!((told.reason.as_str(), told.note.as_str()), ("Denied", "not ours"));
+        assert_eq!(news(&status(say.clone()).conditions, &say), None);
+
+        let digest = "ab".repeat(32);
+        let mut token =
+            enrollment(&format!("token: {{sha256: {digest}, expiresAt: 2026-01-02T00:00:00Z, fleets: [homes]}}"));
+        assert_eq!(news(&[], &look(&token)), None);
+        token.status = Some(depin_crds::EdgeEnrollmentStatus { admitted: Some("roof-1".into()), ..Default::default() });
+        assert_eq!(news(&[], &look(&token)).unwrap().note, "admitted roof-1");
+    }
+
+    fn status(say: Say) -> depin_crds::EdgeEnrollmentStatus {
+        let conditions = say.over(&[], Some(1), Timestamp(1_000)).into_iter().collect();
+        depin_crds::EdgeEnrollmentStatus { conditions, ..Default::default() }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     annotations::SUSPEND_REASON,
     conditions::Say,
     context::{Context, ReconcileError, Verdict},
-    controller::{ready, record, status_value, transition},
+    controller::{ready, record, status_value, suspension, transition},
 };
 
 /// Its field manager.
@@ -52,13 +52,14 @@ async fn update_status(context: &Context, program: &RewardProgram, verdict: &Ver
     let status = program.status.clone().unwrap_or_default();
     let generation = program.metadata.generation;
     let say = ready(verdict, "registered");
-    let told = transition(&status.conditions, &say);
+    let ready_told = transition(&status.conditions, &say);
     let suspended = if program.spec.suspend {
         let reason = program.annotations().get(SUSPEND_REASON).map_or("no reason given", String::as_str);
         Say::new("Suspended", true, "ByPerson", format!("{reason}; epochs pass, mint nothing and pay nothing new"))
     } else {
         Say::new("Suspended", false, "NotSuspended", "")
     };
+    let told = ready_told.into_iter().chain(suspension(&status.conditions, &suspended));
     let conditions = [say, suspended].map(|say| say.over(&status.conditions, generation, now));
     let entry = verdict.as_ref().ok();
     let fields = json!({

@@ -152,7 +152,8 @@ async fn wish(
     if let Some((wanted, condition)) = wanted.as_object_mut().zip(condition) {
         wanted.insert("conditions".to_owned(), json!([condition]));
     }
-    context.status.wish(object, object.status.as_ref(), MANAGER, wanted, changed.or(told)).await;
+    let told = changed.into_iter().chain(told);
+    context.status.wish(object, object.status.as_ref(), MANAGER, wanted, told).await;
 }
 
 fn progress(epoch: Option<i64>, root: Option<&str>, next_end: Option<Time>) -> Value {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Notify};
 
-use crate::{clock::Clock, metrics::Metrics};
+use crate::{clock::Clock, metrics::Metrics, workqueue::STATUS};
 use queue::{Budget, Queue};
 
 /// Status writes a second.
@@ -75,16 +75,22 @@ pub struct Wish {
     key: Key,
     reference: ObjectReference,
     status: Value,
-    transition: Option<Transition>,
+    transitions: Vec<Transition>,
 }
 
 impl Wish {
-    /// `status` of `object`, on behalf of `manager`.
-    pub fn new<K>(object: &K, manager: &'static str, status: Value, transition: Option<Transition>) -> Self
+    /// `status` of `object`, on behalf of `manager`, and what people are told of once it is written.
+    pub fn new<K>(
+        object: &K,
+        manager: &'static str,
+        status: Value,
+        transitions: impl IntoIterator<Item = Transition>,
+    ) -> Self
     where
         K: Resource<DynamicType = ()>,
     {
-        Self { key: key(object, manager), reference: object.object_ref(&()), status, transition }
+        let transitions = transitions.into_iter().collect();
+        Self { key: key(object, manager), reference: object.object_ref(&()), status, transitions }
     }
 
     /// The server-side apply body.
@@ -150,7 +156,7 @@ impl StatusHandle {
         actual: Option<&S>,
         manager: &'static str,
         status: Value,
-        transition: Option<Transition>,
+        transitions: impl IntoIterator<Item = Transition>,
     ) where
         K: Resource<DynamicType = ()>,
         S: Serialize,
@@ -161,11 +167,13 @@ impl StatusHandle {
         if said {
             queue.cancel(&key(object, manager));
         } else {
-            let wish = Wish::new(object, manager, status, transition);
-            queue.put(wish.key.clone(), wish);
-            drop(queue);
+            let wish = Wish::new(object, manager, status, transitions);
+            if queue.put(wish.key.clone(), wish) {
+                self.0.metrics.queues().added(STATUS);
+            }
             self.0.arrived.notify_one();
         }
+        self.0.metrics.queues().set_depth(STATUS, queue.len());
     }
 
     /// `object` says already what it shall: what waits for it on behalf of `manager` is forgotten.
@@ -173,7 +181,22 @@ impl StatusHandle {
         let mut queue = self.0.queue.lock().await;
         if !queue.is_empty() {
             queue.cancel(&key(object, manager));
+            self.0.metrics.queues().set_depth(STATUS, queue.len());
         }
+    }
+
+    async fn take(&self) -> Option<(Key, Wish)> {
+        let mut queue = self.0.queue.lock().await;
+        let taken = queue.take();
+        self.0.metrics.queues().set_depth(STATUS, queue.len());
+        taken
+    }
+
+    async fn put_back(&self, key: Key, wish: Wish) {
+        let mut queue = self.0.queue.lock().await;
+        queue.put_back(key, wish);
+        self.0.metrics.queues().retried(STATUS);
+        self.0.metrics.queues().set_depth(STATUS, queue.len());
     }
 
     /// How many wishes wait.
@@ -203,7 +226,7 @@ async fn work(handle: &StatusHandle, client: &Client, recorder: &Recorder, budge
             tokio::time::sleep(Duration::from_millis(u64::try_from(wait).unwrap_or(1))).await;
             continue;
         }
-        let taken = handle.0.queue.lock().await.take();
+        let taken = handle.take().await;
         if let Some((key, wish)) = taken {
             write(handle, client, recorder, key, wish).await;
         }
@@ -223,10 +246,13 @@ async fn write(handle: &StatusHandle, client: &Client, recorder: &Recorder, key:
         None => Api::all_with(client.clone(), &resource),
     };
     let parameters = PatchParams::apply(key.manager).force();
-    match api.patch_status(&key.name, &parameters, &Patch::Apply(wish.patch())).await {
+    let started = std::time::Instant::now();
+    let written = api.patch_status(&key.name, &parameters, &Patch::Apply(wish.patch())).await;
+    handle.0.metrics.queues().worked(STATUS, started.elapsed());
+    match written {
         Ok(_) => {
             handle.0.metrics.status_written(&key.kind.kind);
-            if let Some(transition) = &wish.transition {
+            for transition in &wish.transitions {
                 tell(recorder, transition, &wish.reference).await;
             }
         }
@@ -239,7 +265,7 @@ async fn write(handle: &StatusHandle, client: &Client, recorder: &Recorder, key:
         Err(error) => {
             tracing::warn!(?key, %error, "status write failed; it is tried again");
             tokio::time::sleep(RETRY).await;
-            handle.0.queue.lock().await.put_back(key, wish);
+            handle.put_back(key, wish).await;
         }
     }
 }

@@ -17,15 +17,17 @@ impl<K, V> Default for Queue<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Queue<K, V> {
-    /// Puts `wish` in the place of an older one of `key`, without losing its turn.
-    pub fn put(&mut self, key: K, wish: V) {
+    /// Puts `wish` in the place of an older one of `key`, without losing its turn. True where there was none.
+    pub fn put(&mut self, key: K, wish: V) -> bool {
         match self.waiting.entry(key) {
             Entry::Occupied(mut place) => {
                 place.insert(wish);
+                false
             }
             Entry::Vacant(place) => {
                 self.order.push_back(place.key().clone());
                 place.insert(wish);
+                true
             }
         }
     }
