@@ -71,7 +71,7 @@ pub struct EdgeAgentStatus {
     /// When its newest certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<Time>,
-    /// `Ready`: registered. `Online`: heard of. `Backlogged`: its spool waits longer than it should.
+    /// `Ready`: registered. `Online`: heard of. `Confirmed`: goes by the configuration that it was sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".to_owned()]))]

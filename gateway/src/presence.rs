@@ -30,6 +30,7 @@ struct Agent {
     last_heard: Timestamp,
     status: Option<v1::AgentStatus>,
     confirmed: u64,
+    sent: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,6 +82,13 @@ impl Presence {
         let mut state = self.state();
         let entry = state.agents.entry(agent).or_default();
         entry.confirmed = entry.confirmed.max(version);
+    }
+
+    /// The agent is being sent what concerns it of the registry at `version`.
+    pub(crate) fn sent(&self, agent: AgentId, version: u64) {
+        let mut state = self.state();
+        let entry = state.agents.entry(agent).or_default();
+        entry.sent = entry.sent.max(version);
     }
 
     /// The sections were judged for the first time. `known`: only devices of the registry are remembered.
@@ -148,6 +156,7 @@ fn agent_message((id, agent): (&AgentId, &Agent)) -> v1::AgentPresence {
         last_heard: agent.last_heard.0,
         status: agent.status.clone(),
         confirmed_registry_version: agent.confirmed,
+        sent_registry_version: agent.sent,
     }
 }
 

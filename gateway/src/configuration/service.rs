@@ -141,7 +141,7 @@ impl ConfigurationService {
         let mut view = View::of(&first.registry, &agent.id, self.clock.now());
         let current =
             (held.registry_incarnation, held.registry_version) == (first.incarnation, first.registry.version());
-        if !current && !self.send(view.snapshot(), &first, updates).await? {
+        if !current && !self.send(agent, view.snapshot(), &first, updates).await? {
             return Ok(());
         }
         let mut recheck = tokio::time::interval(RECHECK);
@@ -157,7 +157,7 @@ impl ConfigurationService {
             agent.admit(&snapshot.registry, now)?;
             let newer = View::of(&snapshot.registry, &agent.id, now);
             if let Some(update) = view.change_to(&newer).transpose()
-                && !self.send(update, &snapshot, updates).await?
+                && !self.send(agent, update, &snapshot, updates).await?
             {
                 return Ok(());
             }
@@ -168,6 +168,7 @@ impl ConfigurationService {
     /// False: the agent is gone.
     async fn send(
         &self,
+        agent: &AgentPeer,
         update: Result<v1::ConfigurationUpdate, depin_domain::canonical::CanonicalError>,
         snapshot: &RegistrySnapshot,
         updates: &mpsc::Sender<Result<v1::ConfigurationUpdate, Status>>,
@@ -180,6 +181,8 @@ impl ConfigurationService {
             now: self.clock.now().0,
             ..update
         };
+        // Before the wait: an agent that takes nothing confirms nothing either.
+        self.presence.sent(agent.id, update.registry_version);
         Ok(updates.send(Ok(update)).await.is_ok())
     }
 }

@@ -183,7 +183,10 @@ impl Session {
                 .confirm(Confirmation { agent, registry_incarnation, registry_version: version, models })
                 .await
                 .map_err(unavailable)?;
-            self.shared.presence.confirmed(agent, version);
+            // A version of a lost incarnation is none of this registry's.
+            if registry_incarnation == snapshot.incarnation {
+                self.shared.presence.confirmed(agent, version);
+            }
         }
         if self.declared.len() + chains.len() > MAX_DECLARED {
             return Err(Status::resource_exhausted("the stream opened too many chains; begin a new one"));

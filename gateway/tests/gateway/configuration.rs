@@ -1,6 +1,9 @@
 //! Configuration: snapshot, changes, sightings, status.
 
-use depin_domain::{ids::DeviceId, registry::Change};
+use depin_domain::{
+    ids::{AgentId, DeviceId},
+    registry::Change,
+};
 use depin_gateway::Limits;
 use depin_proto::v1::{self, configuration_client::ConfigurationClient, inbox_entry::Entry};
 use tonic::Code;
@@ -17,6 +20,13 @@ fn sightings(count: usize) -> v1::SightingsRequest {
     v1::SightingsRequest { sightings: (0..count).map(sighting).collect() }
 }
 
+/// The version that the operator hears the agent was sent.
+async fn sent(network: &mut Network, agent: &AgentId) -> u64 {
+    let mut pages = network.operator.read_presence(v1::ReadPresenceRequest {}).await.unwrap().into_inner();
+    let page = pages.message().await.unwrap().unwrap();
+    page.agents.iter().find(|known| known.agent_id == agent.0.as_slice()).unwrap().sent_registry_version
+}
+
 #[tokio::test]
 async fn a_watch_begins_with_everything_and_follows_the_registry() {
     let mut network = Network::start().await;
@@ -27,13 +37,16 @@ async fn a_watch_begins_with_everything_and_follows_the_registry() {
     assert!(first.snapshot && first.limits.is_some() && first.now > 0);
     assert_eq!((first.models.len(), first.devices.len()), (1, 1));
     assert_eq!(first.devices[0].name, "meter-1");
+    assert_eq!(sent(&mut network, &one.id).await, first.registry_version);
     // What concerns the other agent only is not told.
     network.write(&[Change::Device(device(4, &two, None))]).await;
+    assert_eq!(sent(&mut network, &one.id).await, first.registry_version, "nothing of it to confirm");
     let version = network.write(&[Change::Device(device(3, &one, None))]).await;
     let change = updates.message().await.unwrap().unwrap();
     assert!(!change.snapshot && change.models.is_empty());
     assert_eq!((change.devices.len(), change.devices[0].name.as_str()), (1, "meter-3"));
     assert_eq!(change.registry_version, version);
+    assert_eq!(sent(&mut network, &one.id).await, version);
     network.write(&[Change::Device(device(1, &two, None))]).await;
     let change = updates.message().await.unwrap().unwrap();
     assert!(change.removed_devices.is_empty(), "what is spooled for it is still sealed");
