@@ -26,6 +26,7 @@ pub mod registry;
 pub mod rewards;
 pub mod run;
 pub mod status;
+pub mod workqueue;
 
 pub use options::Options;
 pub use run::run;

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::workqueue::Workqueues;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ControllerLabel {
     controller: String,
@@ -21,6 +23,13 @@ struct ControllerLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     controller: String,
+    result: String,
+}
+
+/// `request`: what an entry of the inbox asks for. No controller answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabel {
+    request: String,
     result: String,
 }
 
@@ -47,7 +56,8 @@ pub struct Metrics {
     removals_held: Family<KindLabel, Gauge>,
     epochs: Family<ProgramLabel, Counter>,
     epoch_lag: Family<ProgramLabel, Gauge<i64>>,
-    enrollments: Family<ResultLabel, Counter<u64, AtomicU64>>,
+    enrollments: Family<RequestLabel, Counter<u64, AtomicU64>>,
+    queues: Workqueues,
 }
 
 fn seconds() -> Histogram {
@@ -68,6 +78,7 @@ impl Default for Metrics {
             epochs: Family::default(),
             epoch_lag: Family::default(),
             enrollments: Family::default(),
+            queues: Workqueues::default(),
         }
     }
 }
@@ -81,6 +92,7 @@ impl Metrics {
         runtime.register("reconcile_time_seconds", "How long reconciles took", self.seconds.clone());
         runtime.register("active_workers", "Reconciles under way", self.active.clone());
         runtime.register("max_concurrent_reconciles", "Reconciles that may be under way at once", self.most.clone());
+        self.queues.register(registry);
         registry.register("leader_election_master_status", "1 while this operator leads", self.leader.clone());
         let own = registry.sub_registry_with_prefix("depin_operator");
         own.register("status_writes", "Status writes by kind", self.status_writes.clone());
@@ -95,7 +107,11 @@ impl Metrics {
             "Seconds since the end of the oldest epoch that is not recorded",
             self.epoch_lag.clone(),
         );
-        own.register("enrollments", "Enrollment requests answered, by kind and result", self.enrollments.clone());
+        own.register(
+            "enrollments",
+            "Entries of the inbox answered, by what they ask for and the result",
+            self.enrollments.clone(),
+        );
     }
 
     /// A controller runs, with so many reconciles at once at most.
@@ -105,6 +121,13 @@ impl Metrics {
         // Present from the start: a rate over what appears with its first error misses that error.
         drop(self.errors.get_or_create(&label));
         drop(self.active.get_or_create(&label));
+        self.queues.announce(controller);
+    }
+
+    /// The queues.
+    #[must_use]
+    pub fn queues(&self) -> &Workqueues {
+        &self.queues
     }
 
     /// A reconcile begins; the guard notes its end.
@@ -149,8 +172,9 @@ impl Metrics {
     }
 
     /// An entry of the inbox was answered.
-    pub fn enrollment(&self, kind: &str, result: &str) {
-        self.enrollments.get_or_create(&ResultLabel { controller: kind.to_owned(), result: result.to_owned() }).inc();
+    pub fn enrollment(&self, request: &str, result: &str) {
+        let label = RequestLabel { request: request.to_owned(), result: result.to_owned() };
+        self.enrollments.get_or_create(&label).inc();
     }
 }
 
@@ -174,11 +198,40 @@ impl Drop for Reconcile<'_> {
     fn drop(&mut self) {
         let Self { metrics, label, started, result } = self;
         metrics.active.get_or_create(label).dec();
-        metrics.seconds.get_or_create(label).observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        metrics.seconds.get_or_create(label).observe(took.as_secs_f64());
+        metrics.queues.worked(&label.controller, took);
         let labels = ResultLabel { controller: label.controller.clone(), result: (*result).to_owned() };
         metrics.reconciles.get_or_create(&labels).inc();
         if *result == "error" {
             metrics.errors.get_or_create(label).inc();
+            metrics.queues.retried(&label.controller);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_say_what_they_name() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        metrics.controller("enrollments", 16);
+        drop(metrics.reconcile("enrollments"));
+        metrics.reconcile("devices").fail();
+        metrics.enrollment("renew", "issued");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "controller_runtime_reconcile_total{controller=\"enrollments\",result=\"success\"} 1",
+            "controller_runtime_reconcile_errors_total{controller=\"devices\"} 1",
+            "controller_runtime_max_concurrent_reconciles{controller=\"enrollments\"} 16",
+            "workqueue_retries_total{controller=\"devices\",name=\"devices\"} 1",
+            "depin_operator_enrollments_total{request=\"renew\",result=\"issued\"} 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}: {text}");
         }
     }
 }

@@ -118,21 +118,21 @@ async fn handle(
     authority: &CertificateAuthority,
     entry: &InboxEntry,
 ) -> Result<Option<EnrollResponse>, InboxError> {
-    let (kind, response) = match &entry.entry {
-        Some(Entry::Enroll(request)) => ("Enroll", Some(enroll(context, authority, request).await?)),
-        Some(Entry::Renew(renewal)) => ("Renew", Some(renew(context, authority, renewal).await?)),
+    let (asks, response) = match &entry.entry {
+        Some(Entry::Enroll(request)) => ("enroll", Some(enroll(context, authority, request).await?)),
+        Some(Entry::Renew(renewal)) => ("renew", Some(renew(context, authority, renewal).await?)),
         Some(Entry::Sightings(sightings)) => {
             sight(context, sightings).await?;
-            ("Sightings", None)
+            ("sightings", None)
         }
-        None => ("Unknown", Some(denied("Unknown", "this operator does not know the request: update it"))),
+        None => ("unknown", Some(denied("Unknown", "this operator does not know the request: update it"))),
     };
     let result = match response.as_ref().and_then(|response| response.result.as_ref()) {
         Some(Answer::Issued(_)) => "issued",
         Some(Answer::Denied(_)) => "denied",
         Some(Answer::Pending(_)) | None => "noted",
     };
-    context.metrics.enrollment(kind, result);
+    context.metrics.enrollment(asks, result);
     Ok(response)
 }
 
