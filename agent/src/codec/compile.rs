@@ -69,6 +69,9 @@ pub(super) struct CompiledField {
     pub(super) path: Arc<str>,
     pub(super) metric: u16,
     pub(super) quantizer: Quantizer,
+    /// What the path means to SenML's codecs.
+    pub(super) senml: senml::Wanted,
+    /// The units that SenML records name.
     pub(super) units: senml::UnitMemory,
 }
 
@@ -130,8 +133,9 @@ fn compile_fields(source: &Source, metrics: &[Metric]) -> Result<Vec<CompiledFie
             return Err(wrong("metric", format!("{:?} is filled by an earlier field of this source", field.metric)));
         }
         let quantizer = quantizer(field, rules).map_err(|what| wrong("unit", what))?;
-        let path = Arc::from(field.path.as_str());
-        fields.push(CompiledField { path, metric, quantizer, units: senml::UnitMemory::new(rules) });
+        let wanted = senml::Wanted::of(&field.path);
+        let units = senml::UnitMemory::new(rules, &wanted);
+        fields.push(CompiledField { path: Arc::from(field.path.as_str()), metric, quantizer, senml: wanted, units });
     }
     Ok(fields)
 }

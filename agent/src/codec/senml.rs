@@ -1,7 +1,8 @@
 //! SenML (RFC 8428) in JSON and CBOR: records with base fields, resolved one by one.
 //!
 //! Field paths are names without the device's part: with the device named by `bn` the record's own `n`, with `n` the part of the
-//! resolved name after its last separator, otherwise the record's `n` or its resolved name.
+//! resolved name after its last separator, otherwise the record's `n` or its resolved name. Such a path is the record's value; with
+//! `#s` behind it, which no SenML name may hold, it is the record's sum: the integral of the value over time, in its unit times seconds.
 
 use std::borrow::Cow;
 
@@ -20,9 +21,9 @@ use super::{
 };
 
 /// Labels in the order of the slots.
-pub(super) const JSON_LABELS: [&str; 10] = ["bn", "bt", "bu", "bv", "bver", "n", "u", "v", "t", "s"];
+pub(super) const JSON_LABELS: [&str; 11] = ["bn", "bt", "bu", "bv", "bver", "n", "u", "v", "t", "s", "bs"];
 /// The same in CBOR.
-pub(super) const CBOR_LABELS: [&str; 10] = ["-2", "-3", "-4", "-5", "-1", "0", "1", "2", "6", "5"];
+pub(super) const CBOR_LABELS: [&str; 11] = ["-2", "-3", "-4", "-5", "-1", "0", "1", "2", "6", "5", "-6"];
 
 const BASE_NAME: usize = 0;
 const BASE_TIME: usize = 1;
@@ -34,6 +35,7 @@ const UNIT: usize = 6;
 const VALUE: usize = 7;
 const TIME: usize = 8;
 const SUM: usize = 9;
+const BASE_SUM: usize = 10;
 
 /// The version that RFC 8428 describes, and the newest that is understood.
 const VERSION: i64 = 10;
@@ -43,9 +45,37 @@ const RELATIVE_BELOW_MS: i64 = (1 << 28) * 1000;
 const SEPARATORS: [char; 5] = [':', '/', '.', '-', '_'];
 /// Units remembered for each field.
 const REMEMBERED_UNITS: usize = 8;
+/// What follows a record's name in the path of a field that is the record's sum.
+const SUM_SUFFIX: &str = "#s";
+
+/// The quantity of a record that a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quantity {
+    /// `v`, with the base value.
+    Value,
+    /// `s`, with the base sum.
+    Sum,
+}
+
+/// What a field asks of a record: see the module.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    name: Box<str>,
+    quantity: Quantity,
+}
+
+impl Wanted {
+    /// Reads a field's path.
+    pub(super) fn of(path: &str) -> Self {
+        match path.strip_suffix(SUM_SUFFIX) {
+            Some(name) => Self { name: name.into(), quantity: Quantity::Sum },
+            None => Self { name: path.into(), quantity: Quantity::Value },
+        }
+    }
+}
 
 /// The tree that captures an array of records.
-pub(super) fn tree(labels: &[&str; 10]) -> PathTree {
+pub(super) fn tree(labels: &[&str; 11]) -> PathTree {
     let mut tree = PathTree::new(labels.len());
     if let Ok(element) = tree.each("") {
         tree.strict(element);
@@ -62,23 +92,28 @@ pub(super) fn tree(labels: &[&str; 10]) -> PathTree {
 pub(super) struct UnitMemory {
     unit: String,
     scale: u8,
+    quantity: Quantity,
     known: Vec<(Box<str>, Option<Quantizer>)>,
 }
 
 impl UnitMemory {
-    pub(super) fn new(metric: &Metric) -> Self {
-        Self { unit: metric.unit.clone(), scale: metric.scale, known: Vec::new() }
+    pub(super) fn new(metric: &Metric, wanted: &Wanted) -> Self {
+        Self { unit: metric.unit.clone(), scale: metric.scale, quantity: wanted.quantity, known: Vec::new() }
     }
 
     fn quantizer(&mut self, senml: &str) -> Option<Quantizer> {
         if let Some((_, found)) = self.known.iter().find(|(unit, _)| **unit == *senml) {
             return *found;
         }
-        let code = ucum(senml);
-        let found = if code == self.unit {
+        let code = match self.quantity {
+            Quantity::Value => Cow::Borrowed(ucum(senml)),
+            // UCUM reads from left to right: `L/min.s` is (L/min)·s.
+            Quantity::Sum => Cow::Owned(format!("{}.s", ucum(senml))),
+        };
+        let found = if *code == *self.unit {
             Some(Quantizer::plain(self.scale))
         } else {
-            let convert = || Conversion::between(&Unit::parse(code)?, &Unit::parse(&self.unit)?);
+            let convert = || Conversion::between(&Unit::parse(&code)?, &Unit::parse(&self.unit)?);
             convert().ok().map(|conversion| Quantizer::new(conversion, self.scale))
         };
         if self.known.len() >= REMEMBERED_UNITS {
@@ -119,6 +154,8 @@ struct Base {
     time: Number,
     unit: Option<String>,
     value: Number,
+    /// Absent, records without a sum of their own have none.
+    sum: Option<Number>,
 }
 
 /// An array of records.
@@ -146,13 +183,19 @@ pub(super) fn decode(
             }
         }
     }
-    let mut base = Base { name: String::new(), time: Number::ZERO, unit: None, value: Number::ZERO };
+    let mut left = message.limits.readings;
+    let mut base = Base { name: String::new(), time: Number::ZERO, unit: None, value: Number::ZERO, sum: None };
     for index in 0..captures.count {
         let record = captures.element(index);
         base.update(record, message.payload)?;
         let slot = |slot: usize| record.get(slot).copied().unwrap_or_default();
         if slot(VALUE).present() || slot(SUM).present() || slot(NAME).present() {
+            let before = out.readings.len();
             resolve(message, source, model, record, &base, out);
+            left = left.saturating_sub(out.readings.len() - before);
+            if left == 0 && index + 1 < captures.count {
+                return Err(Reason::OversizePayload);
+            }
         }
     }
     if captures.truncated { Err(Reason::OversizePayload) } else { Ok(()) }
@@ -184,6 +227,9 @@ impl Base {
         if slot(BASE_VALUE).present() {
             self.value = number(slot(BASE_VALUE))?;
         }
+        if slot(BASE_SUM).present() {
+            self.sum = Some(number(slot(BASE_SUM))?);
+        }
         Ok(())
     }
 }
@@ -209,23 +255,29 @@ fn resolve(
         Ok(split) => split,
         Err(reason) => return out.reject(reason, Some(model), Place::Device),
     };
-    let wanted = |field: &&mut CompiledField| *field.path == *local || *field.path == *full;
     // Records that no field asks for are other quantities of the device, not flaws.
-    let Some(field) = source.fields.iter_mut().find(wanted) else { return };
-    let place = Place::Field(field.path.clone());
-    match read(message, field, record, base) {
-        Ok((reading, device_time)) => {
-            let start = out.readings.len();
-            out.readings.push(reading);
-            let extends = out.groups.last().is_some_and(|group| {
-                group.model == model && group.device_time == device_time && out.serial(group) == device
-            });
-            match out.groups.last_mut().filter(|group| extends && group.readings.end == start) {
-                Some(group) => group.readings.end = start + 1,
-                None => evaluate::push_group(out, model, device_time, &device, start),
-            }
+    for quantity in [Quantity::Value, Quantity::Sum] {
+        let asks = |wanted: &Wanted| wanted.quantity == quantity && (*wanted.name == *local || *wanted.name == *full);
+        let Some(field) = source.fields.iter_mut().find(|field| asks(&field.senml)) else { continue };
+        match read(message, field, record, base) {
+            Ok(Some((reading, device_time))) => push(out, model, &device, reading, device_time),
+            Ok(None) => {}
+            Err(reason) => out.reject(reason, Some(model), Place::Field(field.path.clone())),
         }
-        Err(reason) => out.reject(reason, Some(model), place),
+    }
+}
+
+/// Adds a reading to the device's group, if that is the one at the end.
+fn push(out: &mut Decoded, model: usize, device: &str, reading: DecodedReading, device_time: bool) {
+    let start = out.readings.len();
+    out.readings.push(reading);
+    let extends = out
+        .groups
+        .last()
+        .is_some_and(|group| group.model == model && group.device_time == device_time && out.serial(group) == device);
+    match out.groups.last_mut().filter(|group| extends && group.readings.end == start) {
+        Some(group) => group.readings.end = start + 1,
+        None => evaluate::push_group(out, model, device_time, device, start),
     }
 }
 
@@ -255,20 +307,16 @@ fn split_name<'a>(
     Ok((device.into_owned(), local.to_owned()))
 }
 
+/// The reading of a field, and whether the device told its time; `None` where the record does not have the quantity.
 fn read(
     message: &Message<'_>,
     field: &mut CompiledField,
     record: &[Span],
     base: &Base,
-) -> Result<(DecodedReading, bool), Reason> {
+) -> Result<Option<(DecodedReading, bool)>, Reason> {
     let slot = |slot: usize| record.get(slot).copied().unwrap_or_default();
+    let Some(number) = quantity(message, field.senml.quantity, record, base)? else { return Ok(None) };
     let (at, device_time) = when(message, &slot(TIME), base)?;
-    let value = slot(VALUE);
-    if !value.present() {
-        // Text, truth and data values (vs, vb, vd) are no quantities.
-        return Err(Reason::NotANumber);
-    }
-    let number = value.number(message.payload)?.plus(base.value).map_err(|_| Reason::NotRepresentable)?;
     let own_unit = slot(UNIT);
     let quantizer = if own_unit.present() {
         let unit = own_unit.text(message.payload).ok_or(Reason::UnknownUnit)?;
@@ -279,7 +327,27 @@ fn read(
         field.quantizer
     };
     let value = quantizer.quantize(number).map_err(|_| Reason::NotRepresentable)?;
-    Ok((DecodedReading { metric: field.metric, at, value }, device_time))
+    Ok(Some((DecodedReading { metric: field.metric, at, value }, device_time)))
+}
+
+/// The number that the record has for the quantity (RFC 8428, sections 4.2 and 4.5.4). With a sum the value may be left out; without
+/// one it is required.
+fn quantity(message: &Message<'_>, quantity: Quantity, record: &[Span], base: &Base) -> Result<Option<Number>, Reason> {
+    let slot = |slot: usize| record.get(slot).copied().unwrap_or_default();
+    let (own, base_part) = match quantity {
+        Quantity::Value => (slot(VALUE), base.value),
+        Quantity::Sum => (slot(SUM), base.sum.unwrap_or(Number::ZERO)),
+    };
+    if own.present() {
+        let number = own.number(message.payload)?.plus(base_part).map_err(|_| Reason::NotRepresentable)?;
+        return Ok(Some(number));
+    }
+    match quantity {
+        Quantity::Sum => Ok(base.sum),
+        Quantity::Value if slot(SUM).present() || base.sum.is_some() => Ok(None),
+        // Text, truth and data values (vs, vb, vd) are no quantities.
+        Quantity::Value => Err(Reason::NotANumber),
+    }
 }
 
 /// The record's time, and whether it rests on the device's clock.

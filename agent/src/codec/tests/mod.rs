@@ -10,6 +10,8 @@ use depin_trials::{RngCore as _, below, one_in};
 
 use super::*;
 
+mod senml;
+
 const RECEIVED: Timestamp = Timestamp(1_790_000_000_000);
 
 fn metric(name: &str, unit: &str, scale: u8) -> Metric {
@@ -288,98 +290,6 @@ fn recordings(file: &str) -> Option<Vec<serde_json::Value>> {
         return None;
     };
     Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
-}
-
-fn senml(device: DeviceNaming, codec: Codec) -> Bench {
-    let names = ["voltage", "current", "temp", "temperature", "humidity", ""];
-    let metrics = vec![
-        metric("current", "mA", 0),
-        metric("humidity", "%", 1),
-        metric("self", "Cel", 1),
-        metric("temperature", "Cel", 1),
-        metric("temp", "Cel", 1),
-        metric("voltage", "V", 1),
-    ];
-    let fields = names.iter().map(|name| field(name, if name.is_empty() { "self" } else { name }, None)).collect();
-    Bench::new(model(metrics, vec![source("#", codec, device, fields)]))
-}
-
-#[test]
-fn senml_examples_of_the_rfc_resolve_as_it_says() {
-    let Some(examples) = recordings("senml_rfc8428_examples.jsonl") else { return };
-    let bn = || DeviceNaming::PayloadPath("bn".to_owned());
-    let find = |name: &str| examples.iter().find(|example| example["example"] == name).unwrap();
-    let json = |name: &str| senml(bn(), Codec::SenmlJson).decode("t", find(name)["payload"].to_string().as_bytes());
-    assert_eq!(json("ex1"), ["urn:dev:ow:10e2073a01080063 self@r+0=231"]);
-    assert_eq!(
-        json("ex2"),
-        ["urn:dev:ow:10e2073a01080063 voltage@r+0=1201", "urn:dev:ow:10e2073a01080063 current@r+0=1200"]
-    );
-    let third = json("ex3");
-    assert_eq!(third.len(), 7);
-    assert_eq!(third[0], "urn:dev:ow:10e2073a0108006 voltage@1276020076001=1201");
-    assert_eq!(third[1], "urn:dev:ow:10e2073a0108006 current@1276020071001=1200");
-    let bytes = hex::decode(find("ex3")["cbor_hex"].as_str().unwrap()).unwrap();
-    let cbor = senml(bn(), Codec::SenmlCbor).decode("t", &bytes);
-    assert_eq!(cbor.len(), 7);
-    assert_eq!(cbor[6], third[6]);
-    assert_eq!(
-        json("ex6"),
-        [
-            "2001:db8::2 temperature@1320078429000=252",
-            "2001:db8::2 humidity@1320078429000=300",
-            "2001:db8::1 temperature@1320078429000=123",
-            "2001:db8::1 humidity@1320078429000=670",
-        ]
-    );
-    assert_eq!(json("ex7"), ["urn:dev:ow:10e2073a01080063 temp@r+0=231"]);
-    let tenth = json("ex10");
-    assert_eq!(tenth[1], "urn:dev:ow:10e2073a01080063 self@1276020091000=236");
-    // Every number that the RFC resolved is found at the time that it resolved.
-    for example in &examples {
-        let Some(resolved) = example["resolved"].as_array() else { continue };
-        let mut names: Vec<_> = resolved
-            .iter()
-            .filter(|record| record["v"].is_number())
-            .filter_map(|record| record["n"].as_str())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let expected = resolved.iter().filter(|record| record["v"].is_number()).count();
-        let metrics: Vec<_> = (0..names.len()).map(|index| metric(&format!("m{index}"), "?", 3)).collect();
-        let fields = names.iter().enumerate().map(|(index, name)| field(name, &format!("m{index}"), None)).collect();
-        let mut bench = Bench::new(model(
-            metrics,
-            vec![source("#", Codec::SenmlJson, DeviceNaming::Constant("d".to_owned()), fields)],
-        ));
-        let mut payload = example["payload"].clone();
-        for record in payload.as_array_mut().unwrap() {
-            for unit in ["u", "bu"] {
-                record.as_object_mut().unwrap().remove(unit);
-            }
-        }
-        let lines = bench.decode("t", payload.to_string().as_bytes());
-        let readings = lines.iter().filter(|line| line.starts_with("d m")).count();
-        assert_eq!(readings, expected, "{}: {lines:?}", example["example"]);
-    }
-}
-
-#[test]
-fn senml_flaws_are_told() {
-    let mut bench = senml(DeviceNaming::PayloadPath("bn".to_owned()), Codec::SenmlJson);
-    assert_eq!(bench.decode("t", br#"[{"bver":11,"n":"a","v":1}]"#), ["MalformedPayload Message"]);
-    assert_eq!(bench.decode("t", br#"[{"n":"a","v":1,"must_":1}]"#), ["MalformedPayload Message"]);
-    assert_eq!(bench.decode("t", br#"{"n":"a","v":1}"#), ["MalformedPayload Message"]);
-    assert_eq!(bench.decode("t", br#"[{"v":1}]"#), ["NoDeviceName Device"]);
-    assert_eq!(
-        bench.decode("t", br#"[{"bn":"d:","n":"voltage","u":"Cel","v":1},{"n":"current","v":2,"u":"A"}]"#),
-        ["d current@r+0=2000", "UnknownUnit voltage"]
-    );
-    assert_eq!(bench.decode("t", br#"[{"bn":"d:","n":"voltage","vs":"x"}]"#), ["NotANumber voltage"]);
-    assert_eq!(
-        bench.decode("t", br#"[{"bn":"d:","bv":100,"n":"voltage","v":0.5},{"n":"voltage","v":1,"t":-2}]"#),
-        ["d voltage@r+0=1005", "d voltage@r-2000=1010"]
-    );
 }
 
 #[test]
