@@ -1,4 +1,4 @@
-//! Enrollment: strangers with a join token, and agents whose certificate runs out.
+//! Enrollment: strangers with a join token, and agents whose certificate runs out. Each have a rate of their own.
 //!
 //! The gateway only turns away what cannot be right; the operator, which holds the CA, answers through the ledger's inbox. The
 //! same request again is the same entry, so the agent asks until it is answered.
@@ -36,24 +36,27 @@ pub(crate) struct EnrollmentService {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    bucket: Arc<Mutex<Bucket>>,
+    enrollments: Arc<Mutex<Bucket>>,
+    /// Apart from the strangers' bucket: a flood of them must not let good agents' certificates run out.
+    renewals: Arc<Mutex<Bucket>>,
     /// Requests (digest of token and CSR) that were let in: using up the invitation must not lose their answer.
     admitted: Arc<Mutex<BTreeMap<Digest, Timestamp>>>,
 }
 
 impl EnrollmentService {
     pub(crate) fn new(ledger: Arc<dyn Ledger>, clock: Clock, metrics: Arc<Metrics>, per_second: u64) -> Self {
-        let bucket = Arc::new(Mutex::new(Bucket::new(per_second, 10, clock.now())));
-        Self { ledger, clock, metrics, bucket, admitted: Arc::default() }
+        let bucket = || Arc::new(Mutex::new(Bucket::new(per_second, 10, clock.now())));
+        let (enrollments, renewals) = (bucket(), bucket());
+        Self { ledger, clock, metrics, enrollments, renewals, admitted: Arc::default() }
     }
 
-    fn limit(&self, kind: &'static str) -> Result<(), Status> {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+    fn limit(&self, bucket: &Mutex<Bucket>, kind: &'static str) -> Result<(), Status> {
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
         if bucket.take(1, self.clock.now()) {
             return Ok(());
         }
         self.metrics.inbox(kind, "limited");
-        Err(Status::resource_exhausted("too many enrollment requests; try again later"))
+        Err(Status::resource_exhausted(format!("{kind}: too many requests at once; try again later")))
     }
 
     /// Whether the token invites, or the request was let in before, or its key is an agent's already.
@@ -97,7 +100,7 @@ impl EnrollmentService {
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
     async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
-        self.limit("enroll")?;
+        self.limit(&self.enrollments, "enroll")?;
         let address = peer::of(&request)?.address;
         let request = request.into_inner();
         if request.token.len() != 16 {
@@ -120,13 +123,18 @@ impl Enrollment for EnrollmentService {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
-        self.limit("renew")?;
         let certificate = peer::of(&request)?.certificate.clone();
         let request = request.into_inner();
         check_facts(request.facts.as_ref())?;
-        let key = read_request(&request.csr)?.key.id();
+        let csr = read_request(&request.csr);
         let registry = self.ledger.registry();
-        let agent = registry.borrow().registry.agent_by_key(&key).map(|entry| (entry.id, entry.clone()));
+        let known = |csr: &CertificateRequest| {
+            registry.borrow().registry.agent_by_key(&csr.key.id()).map(|entry| (entry.id, entry.clone()))
+        };
+        let agent = csr.as_ref().ok().and_then(known);
+        // A request is signed by the key that it names: only who has an agent's key draws from the agents' bucket.
+        self.limit(if agent.is_some() { &self.renewals } else { &self.enrollments }, "renew")?;
+        let key = csr?.key.id();
         let Some((agent, entry)) = agent else {
             self.metrics.inbox("renew", "denied");
             return Ok(Response::new(denied(

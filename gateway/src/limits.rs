@@ -43,7 +43,7 @@ pub struct Limits {
     /// Connections to each of the two ports
     #[arg(long, env = "DEPIN_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
     pub connections: usize,
-    /// Enrollment requests a second of all strangers together, with a burst of ten seconds
+    /// Enrollment requests a second of all strangers together, with a burst of ten seconds; as many renewals of all agents beside them
     #[arg(long, env = "DEPIN_MAX_ENROLLMENTS_PER_SECOND", default_value_t = 50, value_name = "N")]
     pub enrollments_per_second: u64,
     /// Sightings that one agent may report in a minute

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use depin_domain::registry::Change;
+use depin_domain::{registry::Change, time::Timestamp};
 use depin_gateway::Limits;
 use depin_identity::{CertificateRequest, SigningKey};
 use depin_proto::v1::{self, enrollment_client::EnrollmentClient};
@@ -163,5 +163,36 @@ async fn strangers_together_have_a_rate() {
     }
     assert!(codes[..10].iter().all(|code| *code == Code::InvalidArgument), "a burst of ten seconds' worth: {codes:?}");
     assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_keeps_no_agent_from_renewing() {
+    let mut network = Network::start_with(Limits { enrollments_per_second: 1, ..Limits::default() }).await;
+    let [agent, _] = network.furnish().await;
+    let renewal = |agent: &Agent| v1::RenewRequest {
+        csr: CertificateRequest::make_renewal(&agent.identity.key, Timestamp(1)).unwrap().into(),
+        facts: None,
+    };
+    let mut strangers = EnrollmentClient::new(network.channel(None).0);
+    let mut limited = false;
+    for _ in 0..1_000 {
+        let status = strangers.enroll(v1::EnrollRequest::default()).await.unwrap_err();
+        limited |= status.code() == Code::ResourceExhausted;
+        // Requests to renew that no agent signed are strangers' too.
+        let stranger = Agent::new(&network.ca, "site-9");
+        limited |=
+            strangers.renew(renewal(&stranger)).await.is_err_and(|status| status.code() == Code::ResourceExhausted);
+        if limited {
+            break;
+        }
+    }
+    assert!(limited);
+    // With its certificate, and without one that may have run out.
+    for identity in [Some(&agent.identity), None] {
+        let mut client = EnrollmentClient::new(network.channel(identity).0);
+        let answer = client.renew(renewal(&agent)).await.unwrap().into_inner().result;
+        assert!(matches!(answer, Some(v1::enroll_response::Result::Pending(_))), "{answer:?}");
+    }
     network.stop().await;
 }
