@@ -3,7 +3,13 @@
 //! Pure and incremental: [`parse`] looks at the bytes that are there and says what packet begins them, how many more are needed, or what
 //! is wrong. Nothing is copied; nothing larger than the limit is waited for.
 
+mod answer;
+mod reader;
+
 use std::ops::Range;
+
+pub use answer::{Welcome, connack, disconnect, pingresp, puback, suback, unsuback};
+use reader::{Reader, Result, nonzero};
 
 /// Protocol level of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,95 +109,6 @@ pub struct Publish {
     pub packet: u16,
     /// MQTT 5 topic alias; 0: none.
     pub alias: u16,
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    end: usize,
-}
-
-type Result<T> = std::result::Result<T, PacketError>;
-
-impl<'a> Reader<'a> {
-    fn range(&mut self, length: usize) -> Result<Range<usize>> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.end);
-        let end = end.ok_or(PacketError::Malformed("a field is longer than the packet"))?;
-        Ok(std::mem::replace(&mut self.at, end)..end)
-    }
-
-    fn skip(&mut self, length: usize) -> Result<()> {
-        self.range(length).map(|_| ())
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let range = self.range(length)?;
-        self.bytes.get(range).ok_or(PacketError::Malformed("a field is longer than the packet"))
-    }
-
-    fn u8(&mut self) -> Result<u8> {
-        self.take(1)?.first().copied().ok_or(PacketError::Malformed("a byte is missing"))
-    }
-
-    fn u16(&mut self) -> Result<u16> {
-        let bytes = self.take(2)?.try_into().map_err(|_| PacketError::Malformed("an integer is missing"))?;
-        Ok(u16::from_be_bytes(bytes))
-    }
-
-    fn prefixed(&mut self) -> Result<Range<usize>> {
-        let length = usize::from(self.u16()?);
-        self.range(length)
-    }
-
-    fn text(&mut self) -> Result<&'a str> {
-        let range = self.prefixed()?;
-        let text = self.bytes.get(range).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        text.filter(|text| !text.contains('\0')).ok_or(PacketError::Malformed("a text is not UTF-8"))
-    }
-
-    /// MQTT 5 properties; answers the topic alias, if there is one.
-    fn properties(&mut self) -> Result<u16> {
-        let length = self.varint()?;
-        let range = self.range(length)?;
-        let mut properties = Reader { bytes: self.bytes, at: range.start, end: range.end };
-        let mut alias = 0;
-        while properties.at < properties.end {
-            match properties.varint()? {
-                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => properties.skip(1)?,
-                0x13 | 0x21 | 0x22 => properties.skip(2)?,
-                0x23 => alias = properties.u16().and_then(nonzero)?,
-                0x02 | 0x11 | 0x18 | 0x27 => properties.skip(4)?,
-                0x0b => {
-                    properties.varint()?;
-                }
-                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {
-                    properties.prefixed()?;
-                }
-                0x26 => {
-                    properties.prefixed()?;
-                    properties.prefixed()?;
-                }
-                _ => return Err(PacketError::Malformed("an unknown property")),
-            }
-        }
-        Ok(alias)
-    }
-
-    fn varint(&mut self) -> Result<usize> {
-        let mut value = 0;
-        for shift in [0, 7, 14, 21] {
-            let byte = self.u8()?;
-            value |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(PacketError::Malformed("a length of more than four bytes"))
-    }
-}
-
-fn nonzero(value: u16) -> Result<u16> {
-    if value == 0 { Err(PacketError::Malformed("a zero identifier or alias")) } else { Ok(value) }
 }
 
 /// Looks at the start of `buffer`. `version` is `None` before CONNECT.
@@ -309,104 +226,6 @@ fn filters(reader: &mut Reader<'_>, version: Version, options: usize) -> Result<
         filters += 1;
     }
     if filters == 0 { Err(PacketError::Malformed("no topic filter")) } else { Ok((packet, filters)) }
-}
-
-/// What CONNACK says: taken, or why not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Welcome {
-    /// Go on.
-    Accepted,
-    /// MQTT 5 code 0x86, 3.1.1 code 4.
-    BadCredentials,
-    /// MQTT 5 code 0x97, 3.1.1 code 3.
-    TooMany,
-    /// A client identifier that is empty without a clean session.
-    BadClient,
-}
-
-/// CONNACK.
-pub fn connack(out: &mut Vec<u8>, version: Version, welcome: Welcome, max_packet: u32, receive_maximum: u16) {
-    match version {
-        Version::V4 => {
-            let code = match welcome {
-                Welcome::Accepted => 0,
-                Welcome::BadClient => 2,
-                Welcome::TooMany => 3,
-                Welcome::BadCredentials => 4,
-            };
-            out.extend([0x20, 2, 0, code]);
-        }
-        Version::V5 => {
-            let code = match welcome {
-                Welcome::Accepted => 0,
-                Welcome::BadClient => 0x85,
-                Welcome::TooMany => 0x97,
-                Welcome::BadCredentials => 0x86,
-            };
-            // Receive maximum, maximum QoS 1, no retained messages, maximum packet size, no topic aliases, no subscriptions of any special kind.
-            let mut properties = vec![0x21];
-            properties.extend(receive_maximum.to_be_bytes());
-            properties.extend([0x24, 1, 0x25, 0, 0x27]);
-            properties.extend(max_packet.to_be_bytes());
-            properties.extend([0x28, 0, 0x29, 0, 0x2a, 0]);
-            let length = u8::try_from(properties.len()).unwrap_or(0);
-            out.extend([0x20, 3 + length, 0, code, length]);
-            out.extend(properties);
-        }
-    }
-}
-
-/// PUBACK: the short form means success in both versions.
-pub fn puback(out: &mut Vec<u8>, packet: u16) {
-    let [high, low] = packet.to_be_bytes();
-    out.extend([0x40, 2, high, low]);
-}
-
-/// SUBACK that refuses every filter.
-pub fn suback(out: &mut Vec<u8>, version: Version, packet: u16, filters: usize) {
-    let (code, properties) = match version {
-        Version::V4 => (0x80, 0),
-        // Implementation specific error: there is nothing to subscribe to.
-        Version::V5 => (0x83, 1),
-    };
-    answers(out, 0x90, packet, properties, code, filters);
-}
-
-/// UNSUBACK.
-pub fn unsuback(out: &mut Vec<u8>, version: Version, packet: u16, filters: usize) {
-    match version {
-        Version::V4 => answers(out, 0xb0, packet, 0, 0, 0),
-        // No subscription existed.
-        Version::V5 => answers(out, 0xb0, packet, 1, 0x11, filters),
-    }
-}
-
-fn answers(out: &mut Vec<u8>, kind: u8, packet: u16, properties: usize, code: u8, count: usize) {
-    out.push(kind);
-    let mut remaining = 2 + properties + count;
-    loop {
-        let low = (remaining & 0x7f).to_le_bytes()[0];
-        remaining >>= 7;
-        out.push(if remaining > 0 { low | 0x80 } else { low });
-        if remaining == 0 {
-            break;
-        }
-    }
-    out.extend(packet.to_be_bytes());
-    out.extend(std::iter::repeat_n(0, properties));
-    out.extend(std::iter::repeat_n(code, count));
-}
-
-/// PINGRESP.
-pub fn pingresp(out: &mut Vec<u8>) {
-    out.extend([0xd0, 0]);
-}
-
-/// DISCONNECT with a reason; 3.1.1 has no way to say it.
-pub fn disconnect(out: &mut Vec<u8>, version: Version, code: u8) {
-    if version == Version::V5 {
-        out.extend([0xe0, 2, code, 0]);
-    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 //! A refusal names the field, the reason and the remedy. What an older version of these rules let in stays in: the fold
 //! does not ask them again.
 
-use std::collections::BTreeSet;
+mod form;
+mod shape;
+
+use form::{check_id, check_key, check_location, check_name, check_named, check_serial, check_shares};
+use shape::{check_same_metric, check_shape, check_slots};
 
 use super::{AgentEntry, Change, DeviceEntry, FleetEntry, Holder, InvitationEntry, ModelEntry, ProgramEntry, Registry};
 use crate::{
-    ids::{AgentId, Algorithm, DeviceId, Digest, KeyId, PublicKey},
-    model::{Metric, Model},
+    ids::{AgentId, DeviceId, Digest, KeyId},
     proofs::checks,
 };
 
@@ -16,16 +19,8 @@ use crate::{
 pub const MAX_SLOTS: i64 = 86_400;
 
 const MAX_GRAIN_MS: i64 = 366 * 24 * 3_600_000;
-const MAX_NAME: usize = 253;
-const MAX_SERIAL: usize = 128;
-const MAX_METRICS: usize = 128;
-const MAX_SOURCES: usize = 64;
 const MAX_FLEETS: usize = 256;
-const MAX_SHARES: usize = 64;
-const MAX_HORIZON_MS: i64 = 24 * 3_600_000;
-const MAX_SCALE: u8 = 9;
 const MAX_SPEC: usize = 256 * 1024;
-const BASIS_POINTS: u64 = 10_000;
 
 /// The change may not be appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -329,184 +324,4 @@ fn check_same_money(old: &ProgramEntry, new: &ProgramEntry) -> Checked {
 
 fn check_invitation(entry: &InvitationEntry) -> Checked {
     check_name("namespace", &entry.namespace)
-}
-
-fn check_shape(model: &Model) -> Checked {
-    check_name("name", &model.name)?;
-    require(!model.metrics.is_empty() && model.metrics.len() <= MAX_METRICS, || {
-        invalid("metrics", format!("{} are not from 1 to {MAX_METRICS}", model.metrics.len()), "split the model")
-    })?;
-    require(model.sources.len() <= MAX_SOURCES, || {
-        invalid("sources", format!("{} are more than {MAX_SOURCES}", model.sources.len()), "split the model")
-    })?;
-    require((1..=MAX_GRAIN_MS).contains(&model.cadence_ms), || {
-        invalid(
-            "cadenceMs",
-            format!("{} is not from 1 to {MAX_GRAIN_MS}", model.cadence_ms),
-            "give the expected distance of readings",
-        )
-    })?;
-    require((0..=MAX_HORIZON_MS).contains(&model.reorder_horizon_ms), || {
-        let reason = format!("{} is not from 0 to {MAX_HORIZON_MS}", model.reorder_horizon_ms);
-        invalid("reorderHorizonMs", reason, "a few seconds suffice for most networks")
-    })?;
-    require(model.metrics.is_sorted_by(|a, b| a.name < b.name), || {
-        invalid("metrics", "names are not strictly ascending", "sort them and name each once")
-    })?;
-    model.metrics.iter().try_for_each(check_metric)?;
-    checks::validate(model).map_err(ChangeError::Check)?;
-    for (source, index) in model.sources.iter().zip(0..) {
-        for (field, place) in source.fields.iter().zip(0..) {
-            require(model.metric(&field.metric).is_some(), || {
-                let field_path = format!("sources/{index}/fields/{place}/metric");
-                invalid(
-                    field_path,
-                    format!("the model has no metric {:?}", field.metric),
-                    "add the metric or correct the name",
-                )
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn check_metric(metric: &Metric) -> Checked {
-    let field = |part: &str| format!("metrics/{}/{part}", metric.name.chars().take(80).collect::<String>());
-    require(is_metric_name(&metric.name), || {
-        invalid(
-            field("name"),
-            "is not a metric name",
-            "use a letter and then at most 63 letters, digits and underscores",
-        )
-    })?;
-    require(metric.scale <= MAX_SCALE, || {
-        invalid(field("scale"), format!("{} is more than {MAX_SCALE}", metric.scale), "use a larger unit")
-    })?;
-    if let (Some(min), Some(max)) = (metric.min, metric.max) {
-        require(min <= max, || invalid(field("min"), format!("{min} is more than max {max}"), "exchange them"))?;
-    }
-    require(metric.max_rate.is_none_or(|rate| rate > 0), || {
-        invalid(field("maxRate"), "is not positive", "leave it out where any change is plausible")
-    })
-}
-
-/// Whether `name` is a letter and then at most 63 letters, digits and underscores.
-fn is_metric_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= 64
-        && bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-fn check_same_metric(old: &Metric, new: &Metric) -> Checked {
-    let changed = |part: &str, value: String| ChangeError::Immutable {
-        field: format!("metrics/{}/{part}", old.name),
-        reason: "earlier readings of the metric are in it".into(),
-        old: value,
-        remedy: "give the new metric another name".into(),
-    };
-    require(old.unit == new.unit, || changed("unit", old.unit.clone()))?;
-    require(old.kind == new.kind, || changed("kind", format!("{:?}", old.kind)))?;
-    require(old.scale == new.scale, || changed("scale", old.scale.to_string()))
-}
-
-fn check_slots(field: &str, cadence: i64, grain: i64, of: &str) -> Checked {
-    require(cadence > 0 && grain % cadence == 0, || {
-        let reason = format!("cadence {cadence} ms does not divide grain {grain} ms of {of}");
-        invalid(field, reason, "choose a cadence that divides the grain")
-    })?;
-    require(grain / cadence <= MAX_SLOTS, || {
-        let reason =
-            format!("grain {grain} ms has {} slots of {cadence} ms with {of}, more than {MAX_SLOTS}", grain / cadence);
-        invalid(field, reason, "choose a longer cadence or a shorter grain")
-    })
-}
-
-fn check_named(namespace: &str, name: &str) -> Checked {
-    check_name("namespace", namespace)?;
-    check_name("name", name)
-}
-
-fn check_id(field: &str, id: &str) -> Checked {
-    let parts = id.split_once('/').filter(|(_, name)| !name.contains('/'));
-    let (namespace, name) = parts.ok_or_else(|| {
-        invalid(field, format!("{:?} is not namespace/name", clip(id)), "give both, joined by a slash")
-    })?;
-    check_name(field, namespace)?;
-    check_name(field, name)
-}
-
-fn check_name(field: &str, name: &str) -> Checked {
-    let good = (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.');
-    require(good, || {
-        let reason = format!("{:?} is not a Kubernetes name", clip(name));
-        invalid(field, reason, "use at most 253 lower-case letters, digits, dashes and dots")
-    })
-}
-
-fn check_serial(serial: &str) -> Checked {
-    let good = (1..=MAX_SERIAL).contains(&serial.len()) && !serial.chars().any(char::is_control);
-    require(good, || {
-        invalid(
-            "serial",
-            format!("{:?} is not a serial", clip(serial)),
-            "use 1 to 128 bytes without control characters",
-        )
-    })
-}
-
-fn check_key(field: &str, key: &PublicKey) -> Checked {
-    let expected = match key.algorithm {
-        Algorithm::Ed25519 => 32,
-        Algorithm::P256 => 33,
-    };
-    require(key.bytes.len() == expected, || {
-        let reason = format!("{} bytes are not a {:?} key", key.bytes.len(), key.algorithm);
-        invalid(field, reason, format!("give the {expected} bytes of the encoded point"))
-    })
-}
-
-fn check_shares(entry: &DeviceEntry) -> Checked {
-    let shares = &entry.shares;
-    require(shares.len() <= MAX_SHARES, || {
-        invalid("shares", format!("{} are more than {MAX_SHARES}", shares.len()), "pay a contract that splits further")
-    })?;
-    let mut accounts = BTreeSet::new();
-    for (share, index) in shares.iter().zip(0..) {
-        let digits = share.account.strip_prefix("0x").unwrap_or_default();
-        let good = digits.len() == 40 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        require(good, || {
-            let reason = format!("{:?} is not an account", clip(&share.account));
-            invalid(format!("shares/{index}/account"), reason, "use 0x and 40 lower-case hexadecimal digits")
-        })?;
-        require(accounts.insert(&share.account), || {
-            invalid(format!("shares/{index}/account"), "stands twice", "add the two parts")
-        })?;
-    }
-    let sum: u64 = shares.iter().map(|share| u64::from(share.basis_points)).sum();
-    require(shares.is_empty() || sum == BASIS_POINTS, || {
-        invalid("shares", format!("basis points sum to {sum}"), "let them sum to 10000, or give no share")
-    })
-}
-
-fn check_location(entry: &DeviceEntry) -> Checked {
-    let Some(location) = &entry.location else { return Ok(()) };
-    let good =
-        location.latitude_e7.unsigned_abs() <= 900_000_000 && location.longitude_e7.unsigned_abs() <= 1_800_000_000;
-    require(good, || {
-        let reason = format!("{}, {} is no place", location.latitude_e7, location.longitude_e7);
-        invalid("location", reason, "give degrees times 10^7, latitude to ±90 and longitude to ±180")
-    })?;
-    require(location.cells.len() == 16, || {
-        invalid(
-            "location/cells",
-            format!("{} are not 16", location.cells.len()),
-            "give the cells of resolutions 0 to 15",
-        )
-    })
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(80).collect()
 }
