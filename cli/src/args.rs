@@ -242,6 +242,12 @@ pub(crate) enum Command {
         /// The previous epoch's public export, or a file with its summary (JSON): what was carried in and each cumulative amount are checked too
         previous: Option<PathBuf>,
     },
+    /// After a restored backup: shows which chains closing waits for, and with --yes lets epochs close without them
+    Release {
+        /// What is waited for will not come: release
+        #[arg(long)]
+        yes: bool,
+    },
     /// Shows what an agent would make of a captured message
     Decode {
         /// Name of an EdgeDeviceModel in the cluster, or a YAML file that holds one

@@ -8,9 +8,9 @@ use depin_domain::{
 };
 use depin_identity::{ServerKey, client_config, connect_lazy};
 use depin_proto::v1::{
-    EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord, ReadEpochRequest,
-    ReadExportRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, epoch_page,
-    ledger_client::LedgerClient,
+    ClosingHold, EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord,
+    ReadEpochRequest, ReadExportRequest, ReadHoldRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest,
+    ReleaseHoldRequest, WriterToken, epoch_page, ledger_client::LedgerClient,
 };
 use tonic::transport::Channel;
 
@@ -70,6 +70,18 @@ impl Ledger {
 
     pub(crate) async fn info(&self) -> Result<LedgerInfo, Fault> {
         Ok(self.client.clone().get_info(self.ask(GetInfoRequest {})).await?.into_inner())
+    }
+
+    /// What a restore's hold on closing waits for.
+    pub(crate) async fn hold(&self) -> Result<ClosingHold, Fault> {
+        Ok(self.client.clone().read_hold(ReadHoldRequest::default()).await?.into_inner())
+    }
+
+    /// Releases it, beside the operator that leads. Answers how many chains were still waited for.
+    pub(crate) async fn release_hold(&self) -> Result<u64, Fault> {
+        let info = self.info().await?;
+        let writer = Some(WriterToken { incarnation: info.incarnation, token: info.writer_token });
+        Ok(self.client.clone().release_hold(ReleaseHoldRequest { writer }).await?.into_inner().awaited)
     }
 
     /// The registry, as far as it may be seen: a viewer gets the records of its namespace, so they are counted anew.

@@ -279,6 +279,9 @@ pub trait Ledger: Debug + Send + Sync {
     /// Recorded proofs in log order. Shorter than the limit only at the end; go on after the last one's position.
     fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, Vec<StoredProof>>;
 
-    /// Ends a restore's hold on closing, by a person's word.
-    fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, ()>;
+    /// What a restore's hold on closing waits for, at most `limit` chains of it.
+    fn read_hold(&self, limit: usize) -> Answer<'_, v1::ClosingHold>;
+
+    /// Ends a restore's hold on closing, by a person's word. Answers how many chains were still waited for.
+    fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, u64>;
 }

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    core::{Core, from_log, load_state, log_options},
+    core::{Core, from_log, log_options},
     embedded::EmbeddedLedger,
     error::LedgerError,
+    loading::load_state,
     record::{BackupRecord, Entry, IncarnationRecord},
     settings::{Clock, Settings},
     state::State,
@@ -293,13 +294,7 @@ pub fn restore(
 /// A person says that closing may go on after a restore, although not every chain has reported. The ledger in `storage` must be closed.
 pub async fn release(storage: Arc<dyn Storage>, settings: Settings, clock: Clock) -> Result<u64, LedgerError> {
     let ledger = EmbeddedLedger::open(storage, settings, clock)?;
-    let unreported = ledger
-        .call(|core| {
-            let unreported = if core.state.held { core.unreported() } else { 0 };
-            core.release_held()?;
-            Ok(unreported)
-        })
-        .await?;
+    let unreported = ledger.call(Core::release_held).await?;
     ledger.close();
     Ok(unreported)
 }

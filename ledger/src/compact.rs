@@ -12,11 +12,12 @@ use depin_proto::envelope;
 use prost::Message as _;
 
 use crate::{
-    core::{Core, from_log, load_base},
+    core::{Core, from_log},
     embedded::EmbeddedLedger,
     error::LedgerError,
     files::{Kind, Writer},
     lateness,
+    loading::load_base,
     record::{Entry, ProofRecord, ThinProof},
     state::State,
 };

@@ -13,7 +13,7 @@ use crate::{
     core::Core,
     error::LedgerError,
     inbox::MAX_SIGHTINGS,
-    record::{AnsweredRecord, Entry, PostedRecord, RegistryRecord, ReleasedRecord, WriterRecord},
+    record::{AnsweredRecord, Entry, PostedRecord, RegistryRecord, WriterRecord},
 };
 
 /// Largest change; larger ones would not fit the messages that carry them.
@@ -150,20 +150,6 @@ impl Core {
         }
         self.put(Entry::Answered(AnsweredRecord { id: request.id, response: request.response, at: self.now().0 }))?;
         self.inbox_touched();
-        Ok(())
-    }
-
-    /// A person says that closing may go on after a restore.
-    pub(crate) fn release_closing(&mut self, writer: &v1::WriterToken) -> Result<(), LedgerError> {
-        self.check_writer(Some(writer))?;
-        self.release_held()
-    }
-
-    /// Ends the hold on closing, if there is one.
-    pub(crate) fn release_held(&mut self) -> Result<(), LedgerError> {
-        if self.state.held {
-            self.put(Entry::Released(ReleasedRecord { at: self.now().0, by_person: true }))?;
-        }
         Ok(())
     }
 

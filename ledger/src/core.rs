@@ -21,19 +21,16 @@ use depin_proto::{envelope, v1};
 use tokio::sync::watch;
 
 use crate::{
-    api::{Confirmation, Head, OpenChain, Outcome, RegistrySnapshot, Submission},
-    chains::{Links, Step},
+    api::{Confirmation, Outcome, RegistrySnapshot, Submission},
     error::LedgerError,
-    record::{
-        ConfirmationRecord, Entry, EvidenceRecord, IncarnationRecord, ProofRecord, ReleasedRecord, TAG, TickRecord,
-    },
+    loading::{BASE, CHECKPOINT, load_state},
+    recall::Found,
+    record::{ConfirmationRecord, Entry, EvidenceRecord, IncarnationRecord, ProofRecord, TAG, TickRecord},
     settings::{Clock, Settings},
     snapshot,
     state::{ParsedProof, State},
 };
 
-const CHECKPOINT: &str = "checkpoint";
-const BASE: &str = "base";
 /// Ticks no closer than this beside other records.
 const TICK_MS: i64 = 1_000;
 
@@ -47,9 +44,9 @@ pub(crate) struct Core {
     pub(crate) log: Log,
     pub(crate) state: State,
     /// Proofs of this group that are not durable yet, by position: they cannot be read back from the log.
-    fresh: HashMap<u64, Found>,
+    pub(crate) fresh: HashMap<u64, Found>,
     /// Chains that reported since a restore, with the head that their agent has: incarnation and sequence.
-    reported: HashMap<KeyId, (u64, u64)>,
+    pub(crate) reported: HashMap<KeyId, (u64, u64)>,
     checkpointed: u64,
     /// When fleets that no program pays for are looked at again.
     pub(crate) unclaimed_due: i64,
@@ -61,15 +58,6 @@ pub(crate) struct Core {
     pub(crate) trouble: watch::Sender<Option<String>>,
     pub(crate) registry_changes: watch::Sender<Arc<RegistrySnapshot>>,
     pub(crate) inbox_changes: watch::Sender<u64>,
-}
-
-/// A recorded proof, as far as repeating its outcome and walking its chain needs.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    sequence: u64,
-    digest: Digest,
-    links: Links,
-    outcome: Outcome,
 }
 
 pub(crate) fn log_options(settings: &Settings) -> Options {
@@ -88,57 +76,6 @@ pub(crate) fn from_log(error: LogError) -> LedgerError {
         }
         _ => LedgerError::Unavailable(error.to_string()),
     }
-}
-
-/// The state as of the log's end: from the newest whole checkpoint, or from the base, and the log behind it.
-pub(crate) fn load_state(root: &dyn Storage, log: &Log, use_checkpoint: bool) -> Result<State, LedgerError> {
-    let mut state = None;
-    if use_checkpoint {
-        let loaded = checkpoint::load(root, CHECKPOINT, TAG).map_err(from_log)?;
-        for damage in &loaded.damaged {
-            tracing::warn!(%damage, "a checkpoint is damaged: reading the log instead");
-        }
-        state = loaded.newest.and_then(|(_, bytes)| match snapshot::decode(bytes.into()) {
-            Ok(state) => Some(state),
-            Err(error) => {
-                tracing::warn!(%error, "a checkpoint cannot be read: reading the log instead");
-                None
-            }
-        });
-        if let Some(ahead) = state.as_ref().filter(|state| state.applied > log.end()) {
-            let what = format!("the log ends at {}, but {} was durable", log.end(), ahead.applied);
-            return Err(LedgerError::Damaged(what));
-        }
-    }
-    let mut state = match state.filter(|state| state.applied >= log.front()) {
-        Some(state) => state,
-        None => load_base(root, log.front())?,
-    };
-    let mut cursor = log.read_from(state.applied).map_err(from_log)?;
-    while let Some(record) = cursor.next_record().map_err(from_log)? {
-        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), record.position)?;
-        let next = record.next;
-        state.apply(record.position, entry)?;
-        state.applied = next;
-    }
-    state.applied = log.end();
-    Ok(state)
-}
-
-/// The state before the log's front.
-pub(crate) fn load_base(root: &dyn Storage, front: u64) -> Result<State, LedgerError> {
-    if front == 0 {
-        return Ok(State::default());
-    }
-    let loaded = checkpoint::load(root, BASE, TAG).map_err(from_log)?;
-    let (_, bytes) = loaded.newest.ok_or_else(|| {
-        LedgerError::Damaged(format!("the log begins at {front} and the base of what lay before it is missing"))
-    })?;
-    let state = snapshot::decode(bytes.into())?;
-    if state.applied < front {
-        return Err(LedgerError::Damaged(format!("the base ends at {}, the log begins at {front}", state.applied)));
-    }
-    Ok(state)
 }
 
 impl Core {
@@ -452,103 +389,6 @@ impl Core {
     /// Whether a backup holds what stands at `position`, or none is configured.
     pub(crate) fn is_archived(&self, position: u64) -> bool {
         !self.settings.backup_configured || position < self.state.archived
-    }
-
-    /// The recorded proof of a chain's newest incarnation with this sequence; `None` where there is none or retention removed it.
-    fn find(&self, key: &KeyId, sequence: u64) -> Result<Option<Found>, LedgerError> {
-        let Some(chain) = self.state.chains.get(key) else { return Ok(None) };
-        let Some(mut step) = chain.steps.iter().find(|step| step.sequence >= sequence).copied() else {
-            return Ok(None);
-        };
-        loop {
-            let Some(found) = self.found_at(step.position)? else { return Ok(None) };
-            if found.sequence <= sequence {
-                return Ok((found.sequence == sequence).then_some(found));
-            }
-            let Links { previous, skip } = found.links;
-            step = if skip.position > 0 && skip.sequence >= sequence { skip } else { previous };
-            if step.position == 0 {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn found_at(&self, position: u64) -> Result<Option<Found>, LedgerError> {
-        if let Some(found) = self.fresh.get(&position) {
-            return Ok(Some(found.clone()));
-        }
-        if position < self.log.front() {
-            return Ok(None);
-        }
-        let Some(record) = self.log.reader().read(position).map_err(from_log)? else { return Ok(None) };
-        let Entry::Proof(record) = Entry::decode(record.kind, record.payload.into(), position)? else {
-            return Ok(None);
-        };
-        let parsed = ParsedProof::of(&record, position)?;
-        let links = Links {
-            previous: Step { sequence: record.previous_sequence, position: record.previous_position },
-            skip: Step { sequence: record.skip_sequence, position: record.skip_position },
-        };
-        let outcome = Outcome::Judged {
-            ledger_incarnation: record.ledger_incarnation,
-            position,
-            received_at: Timestamp(record.received_at),
-            verdict: parsed.verdict,
-            rejected: record.rejected,
-            repeated: false,
-            archived: false,
-        };
-        Ok(Some(Found { sequence: parsed.header.sequence, digest: parsed.digest, links, outcome }))
-    }
-
-    /// Where chains stand; after a restore this is their report.
-    pub(crate) fn open_chains(&mut self, chains: &[OpenChain]) -> Result<Vec<Head>, LedgerError> {
-        if self.state.held {
-            let heads = chains.iter().map(|chain| (chain.key, (chain.incarnation, chain.sealed_sequence)));
-            self.reported.extend(heads);
-            self.release_if_complete()?;
-        }
-        let backup = self.settings.backup_configured;
-        let heads = chains.iter().map(|open| {
-            let chain = self.state.chains.get(&open.key);
-            let head = chain.map_or_else(
-                || proofs::ChainHead { incarnation: 0, sequence: 0, digest: Digest::default() },
-                |chain| chain.head,
-            );
-            let archived = chain.map_or(0, |chain| if backup { chain.archived } else { chain.head.sequence });
-            Head { key: open.key, head, archived_sequence: archived }
-        });
-        Ok(heads.collect())
-    }
-
-    /// Ends a restore's hold on closing once nothing more is known to be missing.
-    fn release_if_complete(&mut self) -> Result<(), LedgerError> {
-        if self.unreported() == 0 {
-            self.put(Entry::Released(ReleasedRecord { at: self.now().0, by_person: false }))?;
-        }
-        Ok(())
-    }
-
-    /// Whether the chain reported and the ledger has everything up to the head that it reported. A higher incarnation has
-    /// everything too: its agent sealed anew what the ledger lacked.
-    fn is_complete(&self, key: &KeyId) -> bool {
-        let head = self.state.chains.head(key).map_or((0, 0), |head| (head.incarnation, head.sequence));
-        self.reported.get(key).is_some_and(|reported| head >= *reported)
-    }
-
-    /// How many chains of approved agents and devices have not reported since the restore, or have reported proofs that are
-    /// still missing.
-    pub(crate) fn unreported(&self) -> u64 {
-        let approved = |key: &&KeyId| match self.state.registry.signer(key).map(|signer| &signer.holder) {
-            Some(Holder::Agent(_)) => true,
-            Some(Holder::Devices(devices)) => devices
-                .last()
-                .and_then(|device| self.state.registry.device(device))
-                .is_some_and(|device| device.current().is_some()),
-            Some(Holder::Revoked(_)) | None => false,
-        };
-        let known = self.state.chains.by_key.keys().filter(approved);
-        known.filter(|key| !self.is_complete(key)).count() as u64
     }
 
     /// Records the models that an agent uses, as far as that is new.

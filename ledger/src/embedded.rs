@@ -468,7 +468,11 @@ impl Ledger for EmbeddedLedger {
         })
     }
 
-    fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, ()> {
-        self.call(move |core| core.release_closing(&writer))
+    fn read_hold(&self, limit: usize) -> Answer<'_, v1::ClosingHold> {
+        self.call(move |core| Ok(core.hold(limit)))
+    }
+
+    fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, u64> {
+        self.call(move |core| core.release_closing(Some(&writer)))
     }
 }

@@ -19,11 +19,12 @@ use depin_proto::{envelope, v1};
 use prost::Message as _;
 
 use crate::{
-    core::{from_log, load_base, load_state, log_options},
+    core::{from_log, log_options},
     epochs,
     error::LedgerError,
     files::{self, Kind},
     lateness,
+    loading::{load_base, load_state},
     record::{BoundaryRecord, ClosedRecord, Entry, EvidenceRecord, FileRecord, FleetBoundary, ProofRecord},
     settings::Settings,
     snapshot,

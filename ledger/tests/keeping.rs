@@ -56,6 +56,13 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         assert!(matches!(fenced, LedgerError::Fenced { .. }), "tokens of the lost ledger are void: {fenced}");
         let writer = ledger.acquire_writer("after".into()).await.unwrap();
         hands.set(HOUR + 1);
+        let hold = ledger.read_hold(10).await.unwrap();
+        assert_eq!((hold.held, hold.awaited, hold.incarnation), (true, 2, incarnation));
+        assert_eq!(
+            hold.chains.iter().map(|one| (one.sequence, one.reported_sequence)).collect::<Vec<_>>(),
+            [(10, 0), (1, 0)]
+        );
+        assert!(hold.chains.iter().all(|one| !one.agent.is_empty() && one.device.is_empty()), "{hold:?}");
         let heads = ledger.open_chains(vec![chain(sealer.key())]).await.unwrap();
         assert_eq!(heads[0].head.sequence, 10, "the agent sees what is missing");
         let held = ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap_err();
@@ -68,7 +75,12 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         }
         let held = ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap_err();
         assert_eq!(held, LedgerError::ClosingHeld { missing: 1 });
+        let hold = ledger.read_hold(10).await.unwrap();
+        assert_eq!((hold.awaited, hold.chains[0].sequence, hold.chains[0].reported_sequence), (1, 19, 20));
+        assert_eq!((hold.chains[0].incarnation, hold.chains[0].reported_incarnation), (1, 1));
         assert_eq!(judged(&submit(&ledger, proofs[19].clone()).await).0, 1);
+        assert_eq!(ledger.read_hold(10).await.unwrap(), v1::ClosingHold { incarnation, ..Default::default() });
+        assert_eq!(ledger.release_closing(writer).await.unwrap(), 0, "nothing is held any more");
         ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap();
         let statistics = frozen(&ledger, 0, 0).await.unwrap();
         let device = |number: u32| statistics.iter().find(|one| one.device_id[..] == device_id(number).0).unwrap();

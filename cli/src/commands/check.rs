@@ -133,7 +133,7 @@ async fn record(ledger: &Ledger, findings: &mut Vec<Finding>) {
     findings.push(Finding {
         what: "closing of epochs".into(),
         fault,
-        remedy: "wait for all agents to connect, or release it",
+        remedy: "wait for all agents to connect; kubectl depin release shows which, and releases it",
     });
 }
 

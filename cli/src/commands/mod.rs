@@ -12,6 +12,7 @@ mod export;
 mod proof;
 mod proofs;
 mod recompute;
+mod release;
 mod status;
 mod suspend;
 mod token;
@@ -71,6 +72,7 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
         }
         Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,
         Command::Recompute { path, previous } => recompute::run(path, previous.as_deref()),
+        Command::Release { yes } => release::run(&ledger().await?, *yes).await,
         Command::Verify { file } => verify::run(file),
         // Answered before a runtime exists.
         Command::Completion { .. } => Ok(Report::new(serde_json::Value::Null, "")),

@@ -28,6 +28,8 @@ pub(super) const WAITING: usize = 16;
 const PAGE: usize = 512;
 /// Agents or devices of one page.
 const PRESENCE_PAGE: usize = 1_000;
+/// Most chains of a hold that are listed.
+const HOLD_CHAINS: usize = 1_000;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -358,6 +360,25 @@ impl ledger_server::Ledger for LedgerService {
         sight.program(&request.get_ref().program)?;
         let request = request.into_inner();
         Ok(self.stream(|service, sender| service.export_chunks(request, sender)))
+    }
+
+    async fn read_hold(&self, request: Request<v1::ReadHoldRequest>) -> Result<Response<v1::ClosingHold>, Status> {
+        self.sight(&request)?.must_see_all()?;
+        let limit = match request.into_inner().limit {
+            0 => HOLD_CHAINS,
+            limit => HOLD_CHAINS.min(limit as usize),
+        };
+        Ok(Response::new(self.ledger.read_hold(limit).await.map_err(status)?))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<v1::ReleaseHoldRequest>,
+    ) -> Result<Response<v1::ReleaseHoldResponse>, Status> {
+        let writer = self.write(request)?.writer.unwrap_or_default();
+        let awaited = self.ledger.release_closing(writer).await.map_err(status)?;
+        tracing::warn!(awaited, "a person released the hold on closing after the restore");
+        Ok(Response::new(v1::ReleaseHoldResponse { awaited }))
     }
 
     type ReadProofsStream = Stream<v1::ProofRecord>;

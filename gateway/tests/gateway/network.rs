@@ -19,8 +19,8 @@ use depin_identity::{
     CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, ServerKey, SigningKey, Trust,
     certificates::certificates, client_config, connect_lazy,
 };
-use depin_ledger::{EmbeddedLedger, Ledger};
-use depin_log::DiskStorage;
+use depin_ledger::{EmbeddedLedger, Ledger, restore};
+use depin_log::{DiskStorage, Storage};
 use depin_proto::{
     convert::id_bytes,
     envelope::{body_root, encode_header, encode_section, proof_signing_input},
@@ -84,7 +84,25 @@ impl Network {
         let directory = tempfile::tempdir().unwrap();
         let ca = CertificateAuthority::create(lately()).unwrap();
         write_tls(directory.path(), &ca, &ca.certificate_pem());
-        let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
+        Self::launch(directory, ca, "ledger", limits).await
+    }
+
+    /// The same network after its disk was lost: its ledger is restored from a backup of all that it had.
+    pub(crate) async fn restored(self) -> Self {
+        self.stop.cancel();
+        self.running.finished().await.unwrap();
+        let open =
+            |name: &str| -> Arc<dyn Storage> { Arc::new(DiskStorage::open(self.directory.path().join(name)).unwrap()) };
+        let (settings, clock) = (depin_ledger::Settings::default(), depin_ledger::Clock::system());
+        let lost = EmbeddedLedger::open(open("ledger"), settings.clone(), clock.clone()).unwrap();
+        lost.backup(open("backup")).await.unwrap();
+        lost.close();
+        restore(&open("backup"), &open("restored"), &settings, &clock).unwrap();
+        Self::launch(self.directory, self.ca, "restored", Limits::default()).await
+    }
+
+    async fn launch(directory: tempfile::TempDir, ca: CertificateAuthority, ledger: &str, limits: Limits) -> Self {
+        let storage = DiskStorage::open(directory.path().join(ledger)).unwrap();
         let settings = depin_ledger::Settings::default();
         let ledger = EmbeddedLedger::open(Arc::new(storage), settings, depin_ledger::Clock::system()).unwrap();
         let ledger: Arc<dyn Ledger> = Arc::new(ledger);

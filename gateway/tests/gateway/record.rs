@@ -60,6 +60,53 @@ async fn a_viewer_reads_its_namespace_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn the_operator_sees_what_a_restore_waits_for_and_releases_it() {
+    let mut network = Network::start().await;
+    let [one, two] = network.furnish().await;
+    let mut chains = [Chain::new(&one.identity.key), Chain::new(&two.identity.key)];
+    for (number, agent) in [(1, &one), (2, &two)] {
+        let proof = chains[number - 1].seal(&[section(number as u32, 60, &[1])]);
+        Stream::begin(network.channel(Some(&agent.identity)).0).await.unwrap().submit(&[proof]).await.unwrap();
+    }
+    let hold = network.operator.read_hold(v1::ReadHoldRequest::default()).await.unwrap().into_inner();
+    assert!(!hold.held && hold.chains.is_empty(), "{hold:?}");
+
+    let mut network = network.restored().await;
+    // The first agent says that it has a second proof, which the ledger lacks; the other one is not heard of.
+    chains[0].seal(&[section(1, 50, &[2])]);
+    let mut stream = Stream::begin(network.channel(Some(&one.identity)).0).await.unwrap();
+    stream.open(vec![chains[0].open(2)]).await.unwrap();
+    let hold = network.operator.read_hold(v1::ReadHoldRequest::default()).await.unwrap().into_inner();
+    let told = |chain: &v1::AwaitedChain| (chain.agent.clone(), chain.sequence, chain.reported_sequence);
+    assert_eq!(
+        hold.chains.iter().map(told).collect::<Vec<_>>(),
+        [("grid/site-1".to_owned(), 1, 2), ("grid/site-2".to_owned(), 1, 0)]
+    );
+    assert_eq!((hold.held, hold.awaited, hold.incarnation), (true, 2, network.writer.incarnation));
+    let first = network.operator.read_hold(v1::ReadHoldRequest { limit: 1 }).await.unwrap().into_inner();
+    assert_eq!((first.awaited, first.chains.len()), (2, 1));
+
+    let release = |writer| v1::ReleaseHoldRequest { writer };
+    let mut own = viewer(&network, "grid");
+    assert_eq!(own.read_hold(v1::ReadHoldRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
+    let refused = own.release_hold(release(Some(network.writer))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let lost = v1::WriterToken { incarnation: 1, token: network.writer.token };
+    for writer in [None, Some(lost)] {
+        let refused = network.operator.release_hold(release(writer)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    assert!(network.operator.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner().closing_held);
+
+    let released = network.operator.release_hold(release(Some(network.writer))).await.unwrap().into_inner();
+    assert_eq!(released.awaited, 2);
+    assert!(!network.operator.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner().closing_held);
+    let again = network.operator.release_hold(release(Some(network.writer))).await.unwrap().into_inner();
+    assert_eq!(again.awaited, 0);
+    network.stop().await;
+}
+
+#[tokio::test]
 async fn proofs_are_read_whole_or_by_section_with_a_path() {
     let mut network = Network::start().await;
     let [agent, _] = network.furnish().await;

@@ -304,6 +304,17 @@ impl Ledger for FakeLedger {
         Ok(Response::new(RecordEpochResponse { digest: vec![1; 32].into(), repeated }))
     }
 
+    async fn read_hold(&self, _: Request<v1::ReadHoldRequest>) -> Result<Response<v1::ClosingHold>, Status> {
+        Ok(Response::new(v1::ClosingHold::default()))
+    }
+
+    async fn release_hold(
+        &self,
+        _: Request<v1::ReleaseHoldRequest>,
+    ) -> Result<Response<v1::ReleaseHoldResponse>, Status> {
+        Ok(Response::new(v1::ReleaseHoldResponse { awaited: 0 }))
+    }
+
     async fn list_epochs(&self, request: Request<ListEpochsRequest>) -> Result<Response<ListEpochsResponse>, Status> {
         let request = request.into_inner();
         let state = self.state();

@@ -190,6 +190,7 @@ fn looking(tool: &Tool) {
     for said in ["SERIAL", "meter-0001", "ws-0003", "REASON"] {
         assert!(table.contains(said), "{said}: {table}");
     }
+    assert_eq!(tool.json("release"), serde_json::json!({"held": false, "released": false}), "nothing was restored");
     let table = tool.text("epochs --program weather/observations --limit 1");
     assert_eq!(table.lines().count(), 2, "{table}");
     tool.fails("epochs --program weather/nothing", 3, &["weather/nothing", "kubectl get rewardprograms"]);
