@@ -13,8 +13,10 @@ mod deliveries;
 pub mod intake;
 pub mod listener;
 pub mod metrics;
+mod receipts;
 pub mod sealer;
 pub mod settings;
+pub mod sighting;
 pub mod source;
 pub mod spool;
 mod stop;
@@ -24,6 +26,7 @@ pub mod uplink;
 pub use agent::{Agent, StartError};
 use clap::Parser as _;
 use depin_telemetry::{AdminServer, shutdown_signal};
+pub use receipts::{ReceiptsOptions, run_receipts};
 pub use settings::{AgentOptions, Arguments};
 
 /// The whole program: settings, telemetry, the agent, until a signal.

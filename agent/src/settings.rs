@@ -25,7 +25,7 @@ use crate::{
 #[command(
     name = "depin-agent",
     version,
-    after_long_help = concat!("The file of --config, with everything it may hold:\n\n", include_str!("../agent.example.yaml"))
+    after_long_help = concat!("While it is stopped: depin-agent receipts --help\n\nThe file of --config, with everything it may hold:\n\n", include_str!("../agent.example.yaml"))
 )]
 pub struct Arguments {
     /// YAML file with settings; flags and environment win over it

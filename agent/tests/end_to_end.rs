@@ -22,8 +22,12 @@ use depin_domain::{
         Attestation, Codec, DeviceNaming, Field, Metric, MetricKind, Model, Source, TimestampField, TimestampFormat,
     },
     proofs::Reason,
+    time::Timestamp,
 };
+use depin_identity::keys::VerifyingKey;
+use depin_proto::{envelope, proof_file, v1::ProofRecord};
 use gateway::{Gateway, configuration};
+use prost::Message as _;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
 fn model(timestamps: bool) -> Model {
@@ -169,6 +173,109 @@ async fn unknown_devices_are_sighted_and_their_readings_wait() {
     let new = DeviceId::of("ns", "new");
     gateway.look(|ledger| assert!(ledger.readings.keys().any(|(device, _, _)| *device == new)));
     agent.stop().await;
+}
+
+/// The machine's clock with a wall clock that counts from 1970 until it is set.
+#[derive(Debug)]
+struct LateClock(std::time::Instant, std::sync::atomic::AtomicBool);
+
+impl depin_agent::clock::Clock for LateClock {
+    fn now(&self) -> depin_agent::spool::Stamp {
+        let uptime = i64::try_from(self.0.elapsed().as_millis()).unwrap();
+        let set = self.1.load(std::sync::atomic::Ordering::SeqCst);
+        let wall = Timestamp(if set { gateway::now() } else { uptime });
+        depin_agent::spool::Stamp { boot: 7, uptime, wall }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_that_a_restart_made_forgotten_is_told_as_first_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(configuration(1, &model(false), &["a"])).await;
+    let mqtt = ["--mqtt-listen", "127.0.0.1:0"];
+    let agent = Agent::start(options(folder.path(), &gateway, &mqtt)).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    gateway.stop().await;
+    let before = gateway::now();
+    publish(agent.listener.unwrap(), "one", 0..6, &["a", "new"]).await;
+    agent.stop().await;
+    let after = gateway::now();
+    // It says nothing any more, and the agent knows it from its disk alone.
+    let agent = Agent::start(options(folder.path(), &gateway, &mqtt)).await.unwrap();
+    gateway.restart().await;
+    gateway.until("the sighting", |ledger| !ledger.sightings.is_empty()).await;
+    gateway.look(|ledger| {
+        assert!(ledger.sightings.iter().all(|sighting| sighting.serial == "new"), "{:?}", ledger.sightings);
+        assert_eq!(ledger.sightings[0].model, "meter");
+        let first_seen = ledger.sightings[0].first_seen;
+        // Uptime and wall clock are read one after the other.
+        assert!((before - 20..=after).contains(&first_seen), "{first_seen} is not from {before} to {after}");
+    });
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_heard_before_the_clock_was_set_is_told_when_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(configuration(1, &model(false), &["a"])).await;
+    let clock = std::sync::Arc::new(LateClock(std::time::Instant::now(), false.into()));
+    let options = options(folder.path(), &gateway, &["--mqtt-listen", "127.0.0.1:0"]);
+    let agent = Agent::start_with_clock(options, clock.clone()).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    let before = gateway::now();
+    publish(agent.listener.unwrap(), "one", 0..1, &["new"]).await;
+    let after = gateway::now();
+    // Sightings go before the status, so with two more of these the agent had its chance to tell a date of 1970.
+    for _ in 0..2 {
+        gateway.ledger.lock().unwrap().status = None;
+        gateway.until("the status", |ledger| ledger.status.as_ref().is_some_and(|status| !status.clock_set)).await;
+    }
+    gateway.look(|ledger| assert_eq!(ledger.sightings, []));
+    clock.1.store(true, std::sync::atomic::Ordering::SeqCst);
+    gateway.until("the sighting", |ledger| !ledger.sightings.is_empty()).await;
+    gateway.look(|ledger| {
+        let first_seen = ledger.sightings[0].first_seen;
+        assert!((before - 20..=after + 20).contains(&first_seen), "{first_seen} is not from {before} to {after}");
+    });
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_agent_shows_the_receipts_of_the_proofs_that_it_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    gateway.ledger.lock().unwrap().unarchived = true;
+    let agent = Agent::start(options(folder.path(), &gateway, &["--mqtt-listen", "127.0.0.1:0"])).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    publish(agent.listener.unwrap(), "one", 0..50, &["a"]).await;
+    gateway.until("the readings", |ledger| complete(ledger, 0..50)).await;
+    let (state_dir, out) = (folder.path().join("state"), folder.path().join("receipts"));
+    let receipts = depin_agent::ReceiptsOptions { state_dir, out: Some(out.clone()) };
+    let running = depin_agent::run_receipts(&receipts).unwrap_err();
+    assert!(format!("{running:#}").contains("stop the agent first"), "{running:#}");
+    agent.stop().await;
+    depin_agent::run_receipts(&receipts).unwrap();
+
+    let text = fs::read_to_string(&out).unwrap();
+    let (head, lines) = text.split_once('\n').unwrap();
+    let head: proof_file::Head = serde_json::from_str(head).unwrap();
+    assert_eq!((head.format.as_str(), head.keys.len()), (proof_file::FORMAT, 2));
+    let keys: Vec<_> = head.keys.iter().map(|key| VerifyingKey::new(key).unwrap()).collect();
+    let signed = |domain: &[u8], message: &[u8], signature: &[u8]| {
+        keys.iter().filter(|key| key.verify(domain, message, signature)).count()
+    };
+    let (mut proofs, mut readings) = (0, 0);
+    for line in lines.lines() {
+        let record = ProofRecord::decode(hex::decode(line).unwrap().as_slice()).unwrap();
+        let (proof, receipt) = (record.proof.unwrap(), record.receipt.unwrap());
+        assert_eq!(signed(envelope::PROOF_DOMAIN, &proof.header, &proof.signature), 1);
+        assert_eq!(signed(envelope::RECEIPT_DOMAIN, &receipt.body, &receipt.signature), 1);
+        let body = envelope::decode_receipt(&receipt.body).unwrap();
+        let opened = envelope::open_proof(&proof.header, &proof.sections).unwrap();
+        assert_eq!((body.digest, body.accepted), (opened.digest, opened.readings()));
+        (proofs, readings) = (proofs + 1, readings + opened.readings());
+    }
+    gateway.look(|ledger| assert_eq!((proofs, readings), (ledger.judged.len(), ledger.readings.len() as u64)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

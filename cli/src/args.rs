@@ -261,7 +261,7 @@ pub(crate) enum Command {
     },
     /// Verifies proofs offline: signatures, chain, paths, receipts
     Verify {
-        /// File that `kubectl depin proofs --out` wrote
+        /// File that `kubectl depin proofs --out` or `depin-agent receipts` wrote
         file: PathBuf,
     },
     /// Prints the shell's completion script

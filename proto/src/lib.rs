@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod envelope;
+pub mod proof_file;
 
 /// Generated from `proto/depin/v1/*.proto`; the documentation is in those files.
 #[allow(missing_docs, rustdoc::all, clippy::all, clippy::expect_used, clippy::unwrap_used)]

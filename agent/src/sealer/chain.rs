@@ -110,6 +110,7 @@ mod tests {
             bytes: 0,
             readings: 1,
             answer,
+            receipt: None,
         }
     }
 

@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use depin_domain::{
-    ids::Digest,
+    ids::{Digest, PublicKey},
     proofs::{Drop, DropReason},
     time::Timestamp,
 };
+use depin_proto::v1::Receipt;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::clock::REMEMBERED_BOOTS;
@@ -18,6 +20,10 @@ use super::clock::REMEMBERED_BOOTS;
 pub const PROOF: u8 = 1;
 /// Record kind of an [`Entry`] as JSON.
 pub const ENTRY: u8 = 2;
+/// Record kind of a [`StoredReceipt`]. Journals of before it was kept have [`Entry::Receipt`] in its place.
+pub const RECEIPT: u8 = 3;
+/// Keys of gateways that are remembered.
+const REMEMBERED_GATEWAYS: usize = 16;
 
 /// Whether a kept proof was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +52,61 @@ pub struct Held {
     pub readings: u64,
     /// Whether it was answered.
     pub answer: Answer,
+    /// Where its receipt stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<KeptReceipt>,
+}
+
+impl Held {
+    /// Its bytes and its receipt's.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.bytes + self.receipt.map_or(0, |receipt| receipt.bytes)
+    }
+}
+
+/// Where a receipt stands in the journal: always behind its proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptReceipt {
+    /// Of its record.
+    pub position: u64,
+    /// Its size there.
+    pub bytes: u64,
+}
+
+/// See [`KeptReceipt`].
+#[must_use]
+pub fn kept_at(position: u64, bytes: usize) -> KeptReceipt {
+    KeptReceipt { position, bytes: bytes as u64 }
+}
+
+/// A receipt as it stands in the journal: incarnation and sequence, 8 bytes each, little-endian, then the receipt in protobuf. The proof is
+/// durable, and not yet in a backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredReceipt {
+    /// Of the chain.
+    pub incarnation: u64,
+    /// Of the proof.
+    pub sequence: u64,
+    /// As the gateway signed it.
+    pub receipt: Receipt,
+}
+
+impl StoredReceipt {
+    /// The record's payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.incarnation.to_le_bytes()[..], &self.sequence.to_le_bytes(), &self.receipt.encode_to_vec()].concat()
+    }
+
+    /// Reads it back.
+    #[must_use]
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let (incarnation, rest) = payload.split_first_chunk()?;
+        let (sequence, receipt) = rest.split_first_chunk()?;
+        let receipt = Receipt::decode(receipt).ok()?;
+        Some(Self { incarnation: u64::from_le_bytes(*incarnation), sequence: u64::from_le_bytes(*sequence), receipt })
+    }
 }
 
 /// Readings given up that no header has told of yet.
@@ -123,6 +184,17 @@ pub struct Parked {
     pub value: i64,
     /// When it was parked.
     pub since: Timestamp,
+    /// When it came, already corrected; absent where nothing tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Timestamp>,
+}
+
+impl Parked {
+    /// When it came, as far as that is known; it was parked later.
+    #[must_use]
+    pub fn received(&self) -> Timestamp {
+        self.received.unwrap_or(self.since)
+    }
 }
 
 /// One seal: the proofs before it in the journal are in the chain from here on.
@@ -157,7 +229,7 @@ pub struct Commit {
 pub enum Entry {
     /// Proofs became part of the chain.
     Commit(Box<Commit>),
-    /// A proof was judged. With `archived` it need not be kept.
+    /// A proof was judged. With `archived` it need not be kept; without, its receipt is not kept either.
     Receipt {
         /// Of the chain.
         incarnation: u64,
@@ -194,6 +266,8 @@ pub enum Entry {
         /// Wall clock minus uptime.
         offset: i64,
     },
+    /// The key of a gateway whose receipts are kept.
+    Gateway(PublicKey),
     /// Everything before, so that it can be removed.
     Snapshot(Box<State>),
 }
@@ -221,6 +295,9 @@ pub struct State {
     pub spool_front: u64,
     /// Sealed proofs in the journal.
     pub held: VecDeque<Held>,
+    /// Keys that signed receipts, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<PublicKey>,
 }
 
 impl State {
@@ -250,6 +327,12 @@ impl State {
                 while self.clocks.len() > REMEMBERED_BOOTS {
                     let Some(other) = self.clocks.keys().copied().find(|known| *known != boot) else { break };
                     self.clocks.remove(&other);
+                }
+            }
+            Entry::Gateway(key) => {
+                self.gateways.push(key);
+                if self.gateways.len() > REMEMBERED_GATEWAYS {
+                    self.gateways.remove(0);
                 }
             }
             Entry::Snapshot(state) => {
@@ -282,6 +365,13 @@ impl State {
             self.held.extend(pending.iter().rev().find(|held| held.digest == *digest));
         }
         pending.clear();
+    }
+
+    /// A proof was judged, and its receipt is kept.
+    pub fn keep_receipt(&mut self, stored: &StoredReceipt, kept: KeptReceipt) {
+        if let Some(held) = self.find(stored.incarnation, stored.sequence) {
+            (held.answer, held.receipt) = (Answer::Receipt, Some(kept));
+        }
     }
 
     fn find(&mut self, incarnation: u64, sequence: u64) -> Option<&mut Held> {

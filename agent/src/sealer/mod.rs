@@ -13,7 +13,7 @@ mod store;
 mod view;
 
 pub use journal::GivenUp;
-pub use store::{Collected, Found, Store, StoreError, StoreOptions};
+pub use store::{Answered, Collected, Found, Left, Store, StoreError, StoreOptions};
 pub use view::{Relayed, View};
 
 #[cfg(test)]

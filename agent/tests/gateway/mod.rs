@@ -58,6 +58,8 @@ pub struct Ledger {
     /// The next proofs are answered so.
     pub defer: u32,
     pub refuse: Vec<Reason>,
+    /// What is durable is in no backup.
+    pub unarchived: bool,
 }
 
 /// A running gateway.
@@ -361,7 +363,7 @@ impl Service {
                 }
             }
             v1::outcome::Result::Judged(v1::Judged {
-                receipt: Some(self.receipt(&opened)),
+                receipt: Some(self.receipt(&opened, !ledger.unarchived)),
                 verdict: Some(convert::verdict_to_proto(&Verdict {
                     accepted: opened.readings(),
                     rejections: Vec::new(),
@@ -378,7 +380,7 @@ impl Service {
         }
     }
 
-    fn receipt(&self, opened: &depin_proto::envelope::OpenedProof) -> v1::Receipt {
+    fn receipt(&self, opened: &depin_proto::envelope::OpenedProof, archived: bool) -> v1::Receipt {
         let verdict = Verdict { accepted: opened.readings(), rejections: Vec::new() };
         let body = encode_receipt(&ReceiptBody {
             gateway: self.key.id(),
@@ -393,7 +395,7 @@ impl Service {
             rejected: 0,
             verdict: verdict_digest(&verdict).unwrap(),
             durable: true,
-            archived: true,
+            archived,
         });
         let signature = self.key.sign(&receipt_signing_input(&body)).to_vec().into();
         v1::Receipt { body: body.into(), signature, gateway_key_id: self.key.id().0.to_vec().into() }

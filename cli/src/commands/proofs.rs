@@ -11,10 +11,9 @@ use depin_domain::{
 use depin_proto::{
     convert::verdict_from_proto,
     envelope::decode_section,
+    proof_file::{head_line, record_line},
     v1::{ProofRecord, ReadProofsRequest},
 };
-use prost::Message as _;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
@@ -24,18 +23,8 @@ use crate::{
     output::{Report, Table, when},
 };
 
-/// Format of the file that `--out` writes: this head as one line of JSON, then a line for each record, hexadecimal protobuf.
-pub(super) const FORMAT: &str = "depin.proofs.v1";
 /// Records of one request.
 const PAGE: u32 = 1_000;
-
-/// First line of the file.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) format: String,
-    /// Every key that signed a proof or a receipt in the file.
-    pub(super) keys: Vec<PublicKey>,
-}
 
 /// What is asked for.
 pub(super) struct Wanted<'a> {
@@ -125,15 +114,8 @@ fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofReco
         })
     };
     keys.retain(signed);
-    keys.sort_unstable();
-    keys.dedup();
-    let head =
-        serde_json::to_string(&Head { format: FORMAT.into(), keys }).map_err(|error| Fault::file(path, error))?;
-    let mut text = head + "\n";
-    for record in records {
-        text.push_str(&hex::encode(record.encode_to_vec()));
-        text.push('\n');
-    }
+    let mut text = head_line(keys).map_err(|error| Fault::file(path, error))?;
+    text.extend(records.iter().map(record_line));
     std::fs::write(path, text).map_err(|error| Fault::file(path, error))
 }
 

@@ -10,12 +10,12 @@ use depin_identity::VerifyingKey;
 use depin_proto::{
     convert::{path_from_proto, verdict_from_proto},
     envelope::{PROOF_DOMAIN, RECEIPT_DOMAIN, decode_header, decode_receipt, open_proof, verdict_digest},
+    proof_file::{FORMAT, Head},
     v1::{ProofRecord, Receipt, SignedProof, Verdict},
 };
 use prost::Message as _;
 use serde_json::json;
 
-use super::proofs::{FORMAT, Head};
 use crate::{
     fault::Fault,
     output::{Report, Table},
@@ -62,8 +62,12 @@ type Keys = BTreeMap<KeyId, VerifyingKey>;
 
 fn parse(path: &Path, text: &str) -> Result<(Keys, Vec<ProofRecord>), Fault> {
     let mut lines = text.lines();
-    let head: Head = serde_json::from_str(lines.next().unwrap_or_default())
-        .map_err(|_| Fault::file(path, format!("is no {FORMAT} file; write one with kubectl depin proofs --out")))?;
+    let head: Head = serde_json::from_str(lines.next().unwrap_or_default()).map_err(|_| {
+        Fault::file(
+            path,
+            format!("is no {FORMAT} file; kubectl depin proofs --out and depin-agent receipts write them"),
+        )
+    })?;
     if head.format != FORMAT {
         return Err(Fault::file(path, format!("has the format {:?}, this program reads {FORMAT}", head.format)));
     }

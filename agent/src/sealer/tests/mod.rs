@@ -22,6 +22,10 @@ use crate::{
     uplink::seal::{Opened, Sealing},
 };
 
+mod incarnations;
+mod receipts;
+mod strangers;
+
 const START: i64 = 1_790_000_000_000;
 
 /// Judges as the gateway does, as far as chains and counting go.
@@ -177,7 +181,7 @@ impl World {
                 if lose() {
                     return Ok(());
                 }
-                self.store().receipt(held.incarnation, held.sequence, one_way(held.sequence))?;
+                self.store().receipt(receipts::answered(&held, one_way(held.sequence)))?;
             }
             let view = self.view.clone();
             let made = sealing.ripe(self.store(), &view, &now)?;
@@ -219,6 +223,7 @@ impl World {
             );
         }
         assert!(self.store().state().held.iter().all(|held| held.answer == Answer::Receipt), "all are answered");
+        receipts::check(self.store());
     }
 }
 
@@ -353,32 +358,6 @@ fn drops_under_crashes_are_told_at_least_once_and_readings_never_doubled() {
 }
 
 #[test]
-fn readings_of_unapproved_devices_wait_until_their_device_is_approved() {
-    let mut world = World::new(StoreOptions::default());
-    world.append("new", 10).unwrap();
-    world.append("d0", 5).unwrap();
-    world.connect(|| false, false).unwrap();
-    assert_eq!((world.ledger.counted.len(), world.store().state().parked.len()), (5, 10));
-    let disk = world.disk.after_kill();
-    world.restart(disk);
-    world.view.insert("new".to_owned(), relayed("new"));
-    world.check();
-    assert_eq!((world.ledger.counted.len(), world.store().state().parked.len()), (15, 0));
-}
-
-#[test]
-fn readings_of_devices_that_are_never_approved_are_given_up_and_told() {
-    let mut world = World::new(StoreOptions::default());
-    world.sealing.keep_parked_ms = 1_000;
-    world.append("new", 10).unwrap();
-    world.connect(|| false, false).unwrap();
-    world.advance(2_000);
-    world.connect(|| false, false).unwrap();
-    world.connect(|| false, false).unwrap();
-    assert_eq!((world.ledger.told, world.store().state().parked.len()), (10, 0));
-}
-
-#[test]
 fn stragglers_within_the_horizon_are_sealed_in_order() {
     let mut world = World::new(StoreOptions::default());
     world.view.models.insert(model(), ("meter".to_owned(), 10_000));
@@ -424,84 +403,6 @@ fn what_came_before_the_clock_was_set_is_dated_when_it_is() {
     let found: Vec<_> = world.ledger.counted.iter().map(|((_, _, at), (value, _))| (at.0, *value)).collect();
     assert_eq!(found, [(START - 50_000, 2)]);
     assert_eq!(world.ledger.told, 1, "of the other boot nobody knows when it was");
-}
-
-#[test]
-fn a_restored_disk_opens_a_new_incarnation_and_doubles_nothing() {
-    let mut world = World::new(StoreOptions::default());
-    world.append("d0", 50).unwrap();
-    world.connect(|| false, false).unwrap();
-    world.store().sync().unwrap();
-    world.append("d0", 30).unwrap();
-    let backup = world.disk.after_kill();
-    world.connect(|| false, false).unwrap();
-    world.append("d1", 20).unwrap();
-    world.connect(|| false, false).unwrap();
-    world.restart(backup);
-    world.append("d2", 10).unwrap();
-    world.check();
-    assert_eq!(world.ledger.head.unwrap().incarnation, 2);
-    // The 30 readings come again in the new incarnation and are known by their time.
-    assert_eq!((world.ledger.counted.len(), world.ledger.again), (110, 30));
-}
-
-#[test]
-fn two_copies_of_one_disk_never_fork_a_chain() {
-    let mut world = World::new(StoreOptions::default());
-    world.append("d0", 10).unwrap();
-    world.connect(|| false, false).unwrap();
-    let copy = world.disk.after_kill();
-    let mut twin = World::new(StoreOptions::default());
-    twin.restart(copy);
-    twin.next = 1_000;
-    for _ in 0..3 {
-        twin.append("d1", 5).unwrap();
-        twin.ledger = std::mem::take(&mut world.ledger);
-        twin.connect(|| false, false).unwrap();
-        world.ledger = std::mem::take(&mut twin.ledger);
-        world.append("d0", 5).unwrap();
-        world.connect(|| false, false).unwrap();
-    }
-    assert_eq!(world.ledger.counted.len(), 40);
-    assert_eq!(world.ledger.again, 0);
-}
-
-#[test]
-fn a_restored_ledger_gets_again_what_it_lacks() {
-    let mut world = World::new(StoreOptions::default());
-    world.append("d0", 50).unwrap();
-    world.connect(|| false, false).unwrap();
-    let backup = world.ledger.clone();
-    // None of these is archived, so the disk keeps them all.
-    for index in 0..5 {
-        world.append("d1", 7 + index).unwrap();
-        world.connect(|| false, false).unwrap();
-    }
-    let before = world.ledger.counted.len();
-    world.ledger = backup;
-    world.connect(|| false, false).unwrap();
-    let kept: usize = before - world.ledger.counted.len();
-    // Archived ones (two of three receipts) are gone from the disk: their readings are in the ledger's other backup.
-    assert!(kept < 45, "{kept}");
-    assert_eq!(world.ledger.again, 0);
-}
-
-#[test]
-fn refused_proofs_are_sealed_anew_and_smaller() {
-    let mut world = World::new(StoreOptions::default());
-    world.append("d0", 200).unwrap();
-    let (sealing, now, view) = (world.sealing.clone(), world.now, world.view.clone());
-    sealing.open(world.store(), None, false, &now).unwrap();
-    let made = sealing.ripe(world.store(), &view, &now).unwrap();
-    let largest = |store: &Store| store.state().held.iter().map(|held| held.readings).max().unwrap();
-    assert!(made.proofs.len() >= 5 && largest(world.store()) == 32);
-    world.sealing.limits.readings = 10;
-    let sealing = world.sealing.clone();
-    let opened = sealing.open(world.store(), None, true, &now).unwrap();
-    assert!(opened.reopened && largest(world.store()) <= 10);
-    world.check();
-    assert_eq!((world.ledger.counted.len(), world.ledger.again), (200, 0));
-    assert_eq!(world.ledger.head.unwrap().incarnation, 2);
 }
 
 #[test]

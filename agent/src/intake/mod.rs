@@ -4,6 +4,8 @@
 //! Whoever offered a message gets a ticket and acknowledges it once the ticket is durable. Backpressure is a refused offer: the
 //! source stops reading until there is room.
 
+mod speaker;
+
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
@@ -15,35 +17,22 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::Clock,
-    codec::{Decoded, DecodedReading, Decoder, Limits, ModelProblem},
+    codec::{Decoded, Decoder, Limits, ModelProblem},
     deliveries::Deliveries,
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
+    sighting::{FirstHeard, Sighted},
     spool::{BatchBuilder, Delivery, Stamp},
     trace::Followed,
 };
+
+pub use speaker::Quota;
+use speaker::Speaker;
 
 /// A batch larger than this takes nothing more until it is written.
 const MAX_BATCH: usize = 1 << 20;
 /// Every so many rejections for one reason one is logged.
 const SAMPLE_EVERY: u64 = 1_000;
-
-/// How many unapproved devices and readings of each are taken.
-#[derive(Clone, Copy, Debug)]
-pub struct Quota {
-    /// Readings of one unapproved device that may wait.
-    pub readings: u64,
-    /// Unapproved devices.
-    pub devices: usize,
-    /// How long a reading of an unapproved device waits, milliseconds; a device that is silent for longer has none and is forgotten.
-    pub keep_ms: i64,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self { readings: 1_000, devices: 10_000, keep_ms: 7 * 86_400_000 }
-    }
-}
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,62 +58,6 @@ pub struct Envelope<'a> {
     pub duplicate: bool,
 }
 
-/// How far before its receipt a message may date the first sighting of its device: room for the way here and for a slow clock.
-const SIGHTING_ALLOWANCE_MS: i64 = 10 * 60 * 1_000;
-
-/// How often a device that nobody let in yet is told again.
-const SIGHT_AGAIN_MS: i64 = 3_600_000;
-
-/// The readings that made a device known count too, once it is approved: a sighting is as old as they are, within an allowance.
-fn first_seen(received: Timestamp, readings: &[DecodedReading]) -> Timestamp {
-    let oldest = readings.iter().map(|reading| reading.at).min().unwrap_or(received);
-    oldest.clamp(received.plus(-SIGHTING_ALLOWANCE_MS), received)
-}
-
-/// A device that spoke but is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighted {
-    /// Name of the model by which it was read.
-    pub model: String,
-    /// What it calls itself.
-    pub serial: String,
-    /// When it was first seen.
-    pub first_seen: Timestamp,
-    /// Where.
-    pub topic: String,
-}
-
-#[derive(Debug, Default)]
-struct Speaker {
-    /// Newest time that a reading without a time of its own got: a boot of the machine, and milliseconds in it.
-    last: Option<(u64, i64)>,
-    /// Readings that wait, while it is not approved.
-    waiting: u64,
-    /// When the first of them came.
-    waiting_since: Timestamp,
-    approved: bool,
-    /// Its first sighting, and when it was last told.
-    sighted: Option<(Timestamp, Timestamp)>,
-    /// When it spoke last.
-    heard: Timestamp,
-    /// Spoke since the last status report.
-    active: bool,
-}
-
-impl Speaker {
-    /// Its first sighting, if it is to be told: at first, and now and then while nobody decides, since what was told may have been
-    /// dropped by a full inbox or have expired.
-    fn sight(&mut self, received: Timestamp, readings: &[DecodedReading]) -> Option<Timestamp> {
-        let (first, told) = match self.sighted {
-            Some((first, told)) => (first, Some(told)),
-            None => (first_seen(received, readings), None),
-        };
-        let due = told.is_none_or(|told| !(0..SIGHT_AGAIN_MS).contains(&received.since(told)));
-        self.sighted = Some((first, if due { received } else { told.unwrap_or(received) }));
-        due.then_some(first)
-    }
-}
-
 #[derive(Debug)]
 struct Inner {
     decoder: Decoder,
@@ -142,6 +75,23 @@ struct Inner {
     sightings: Vec<Sighted>,
     deliveries: Deliveries,
     rejections: HashMap<Reason, u64>,
+}
+
+impl Inner {
+    /// Strangers that were heard before the start and perhaps never told: once it is known that they are strangers.
+    fn tell_found(&mut self, view: &View, limit: usize, uptime: i64) {
+        for (serial, speaker) in &mut self.speakers {
+            let Some(heard) = speaker.untold().filter(|_| self.sightings.len() < limit) else { continue };
+            // What a device left here before it moved away is no sighting.
+            if view.device(serial, heard.oldest).is_some() {
+                continue;
+            }
+            let Some((model, _)) = view.models.get(&heard.model) else { continue };
+            speaker.told_at(uptime);
+            let (model, serial) = (model.clone(), serial.clone());
+            self.sightings.push(Sighted { model, serial, topic: String::new(), heard });
+        }
+    }
 }
 
 /// Takes messages from any number of sources.
@@ -180,14 +130,8 @@ impl Intake {
     #[must_use]
     pub fn new(limits: Limits, quota: Quota, clock: Arc<dyn Clock>, metrics: Metrics, found: &Found) -> Arc<Self> {
         let now = clock.now().wall;
-        let speakers: HashMap<_, _> = found
-            .serials
-            .iter()
-            .map(|(serial, (last, waiting))| {
-                let (last, waiting) = (*last, *waiting);
-                (serial.clone(), Speaker { last, waiting, waiting_since: now, heard: now, ..Speaker::default() })
-            })
-            .collect();
+        let speakers: HashMap<_, _> =
+            found.serials.iter().map(|(serial, left)| (serial.clone(), Speaker::found(left, now))).collect();
         let inner = Inner {
             decoder: Decoder::new(&[], limits).0,
             decoded: Decoded::default(),
@@ -234,6 +178,7 @@ impl Intake {
                 speaker.waiting = 0;
             }
         }
+        inner.tell_found(view, self.quota.devices, self.clock.now().uptime);
         for serial in view.approved() {
             inner.speakers.entry(serial.clone()).or_default().approved = true;
         }
@@ -322,31 +267,22 @@ impl Intake {
             let Some(model) = decoder.models().nth(group.model) else { continue };
             let count = group.readings.len() as u64;
             if !speaker.approved {
-                if let Some(first_seen) = speaker.sight(stamp.wall, decoded.readings_of(group))
+                let heard = || FirstHeard::of(model.digest, stamp, group.device_time, decoded.readings_of(group));
+                if let Some(heard) = speaker.sight(stamp, heard)
                     && sightings.len() < self.quota.devices
                 {
                     let (model, serial, topic) =
                         (model.name.to_owned(), serial.to_owned(), message.topic.chars().take(256).collect());
-                    sightings.push(Sighted { model, serial, first_seen, topic });
+                    sightings.push(Sighted { model, serial, topic, heard });
                 }
-                // What waits is given up after a while: then there is room again.
-                if speaker.waiting == 0 || stamp.wall.since(speaker.waiting_since) > self.quota.keep_ms {
-                    (speaker.waiting, speaker.waiting_since) = (0, stamp.wall);
-                }
-                if speaker.waiting + count > self.quota.readings {
+                if !speaker.wait(count, stamp.wall, &self.quota) {
                     decoded.rejections.push(quota_exceeded(group.model));
                     continue;
                 }
-                speaker.waiting += count;
             }
             (speaker.active, speaker.heard) = (true, stamp.wall);
             if !group.device_time {
-                // Two messages of one device in the same millisecond are two moments. They are kept apart on the uptime: the
-                // wall clock may be set back, or may have shown a later time before the machine booted.
-                let last = speaker.last.filter(|(boot, _)| *boot == stamp.boot);
-                let at = last.map_or(stamp.uptime, |(_, last)| stamp.uptime.max(last.saturating_add(1)));
-                speaker.last = Some((stamp.boot, at));
-                let shift = at.saturating_sub(stamp.uptime);
+                let shift = speaker.keep_apart(stamp);
                 if shift > 0
                     && let Some(readings) = decoded.readings.get_mut(group.readings.clone())
                 {
@@ -466,9 +402,9 @@ impl Intake {
         std::mem::take(&mut self.lock().sightings)
     }
 
-    /// Gives back sightings that could not be reported.
-    pub fn return_sightings(&self, sightings: &[Sighted]) {
-        self.lock().sightings.extend_from_slice(sightings);
+    /// Gives back sightings that could not be reported, or not yet be dated.
+    pub fn return_sightings(&self, sightings: impl IntoIterator<Item = Sighted>) {
+        self.lock().sightings.extend(sightings);
     }
 
     /// Serials that spoke since the last call. Strangers that were silent for long are forgotten, and leave their place to others.
@@ -520,31 +456,4 @@ fn count(metrics: &Metrics, result: &'static str) {
 #[must_use]
 pub fn jitter(limit: u64) -> u64 {
     RandomState::new().hash_one(0_u8) % limit.max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sighting_is_as_old_as_what_made_it_within_the_allowance() {
-        let received = Timestamp(1_800_000_000_000);
-        let at = |shift: i64| DecodedReading { metric: 0, at: received.plus(shift), value: 0 };
-        assert_eq!(first_seen(received, &[at(-40), at(-90), at(5)]), received.plus(-90));
-        assert_eq!(first_seen(received, &[at(5)]), received, "nothing is seen before it came");
-        assert_eq!(first_seen(received, &[]), received);
-        let old = at(-30 * 24 * 3_600_000);
-        assert_eq!(first_seen(received, &[old]), received.plus(-SIGHTING_ALLOWANCE_MS), "a backlog opens no past");
-    }
-
-    #[test]
-    fn a_stranger_is_told_again_while_nobody_decides() {
-        let start = Timestamp(1_800_000_000_000);
-        let mut speaker = Speaker::default();
-        assert_eq!(speaker.sight(start, &[]), Some(start));
-        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS - 1), &[]), None);
-        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS), &[]), Some(start), "as first seen");
-        assert_eq!(speaker.sight(start.plus(SIGHT_AGAIN_MS + 1), &[]), None);
-        assert_eq!(speaker.sight(start, &[]), Some(start), "the clock was set back");
-    }
 }

@@ -1,0 +1,103 @@
+//! Sealed proofs and their receipts: kept until they are in a backup, within a limit.
+
+use depin_domain::ids::PublicKey;
+use depin_proto::v1::{Receipt, SignedProof};
+use prost::Message as _;
+
+use super::{JOURNAL_SLACK, Store, StoreError};
+use crate::sealer::journal::{Answer, Entry, Held, RECEIPT, StoredReceipt, kept_at};
+
+/// What the gateway said of a proof that it judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// Of the chain.
+    pub incarnation: u64,
+    /// Of the proof.
+    pub sequence: u64,
+    /// In a backup, or none is configured: the proof need not be kept.
+    pub archived: bool,
+    /// As it was signed.
+    pub receipt: Receipt,
+    /// The key that signed it.
+    pub gateway: PublicKey,
+}
+
+impl Store {
+    /// A kept proof, as it was sealed.
+    pub fn proof(&self, held: &Held) -> Result<SignedProof, StoreError> {
+        let unreadable = |what: String| StoreError::Unreadable { position: held.position, what };
+        let record = self.journal.reader().read(held.position).map_err(StoreError::Journal)?;
+        let record = record.ok_or_else(|| unreadable("it is gone".to_owned()))?;
+        SignedProof::decode(record.payload.as_slice()).map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// A proof was judged. Not synced: a receipt that is forgotten in a crash is asked for again. As long as the proof is kept, the
+    /// receipt is kept beside it.
+    pub fn receipt(&mut self, answered: Answered) -> Result<(), StoreError> {
+        let Answered { incarnation, sequence, archived, receipt, gateway } = answered;
+        if self.state.digest_of(incarnation, sequence).is_none() {
+            return Ok(());
+        }
+        if archived {
+            let entry = Entry::Receipt { incarnation, sequence, archived };
+            self.write(&entry)?;
+            self.state.apply(entry, &mut Vec::new());
+            return Ok(());
+        }
+        if !self.state.gateways.contains(&gateway) {
+            let entry = Entry::Gateway(gateway);
+            self.write(&entry)?;
+            self.state.apply(entry, &mut Vec::new());
+        }
+        let stored = StoredReceipt { incarnation, sequence, receipt };
+        let bytes = stored.encode();
+        let position = self.journal.append(RECEIPT, &bytes).map_err(StoreError::Journal)?;
+        self.state.keep_receipt(&stored, kept_at(position, bytes.len()));
+        Ok(())
+    }
+
+    /// The receipt of a kept proof, as the gateway signed it. It can be read once it is durable: see [`Store::sync`].
+    pub fn receipt_of(&self, held: &Held) -> Result<Option<Receipt>, StoreError> {
+        let Some(kept) = held.receipt else { return Ok(None) };
+        let unreadable = |what: &str| StoreError::Unreadable { position: kept.position, what: what.to_owned() };
+        let record = self.journal.reader().read(kept.position).map_err(StoreError::Journal)?;
+        let record = record.ok_or_else(|| unreadable("it is gone"))?;
+        let stored = StoredReceipt::read(&record.payload).ok_or_else(|| unreadable("no receipt"))?;
+        Ok(Some(stored.receipt))
+    }
+
+    /// Everything up to the sequence is in a backup.
+    pub fn archived(&mut self, incarnation: u64, sequence: u64) -> Result<(), StoreError> {
+        let affected = |held: &Held| {
+            held.incarnation == incarnation && held.sequence <= sequence && held.answer == Answer::Receipt
+        };
+        if self.state.held.iter().any(affected) {
+            let entry = Entry::Archived { incarnation, sequence };
+            self.write(&entry)?;
+            self.state.apply(entry, &mut Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Forgets answered proofs beyond the limit, and removes what the journal no longer needs.
+    pub fn tidy(&mut self) -> Result<(), StoreError> {
+        let mut kept: u64 = self.state.held.iter().map(Held::kept_bytes).sum();
+        while kept > self.options.retained {
+            let answered = self.state.held.iter().find(|held| held.answer == Answer::Receipt).copied();
+            let Some(oldest) = answered else { break };
+            let entry = Entry::Forgotten { incarnation: oldest.incarnation, sequence: oldest.sequence };
+            self.write(&entry)?;
+            self.state.apply(entry, &mut Vec::new());
+            kept = kept.saturating_sub(oldest.kept_bytes());
+        }
+        let first_kept = self.state.held.iter().map(|held| held.position).min().unwrap_or(self.journal.end());
+        if first_kept.min(self.journal.end()) > self.journal.front() + JOURNAL_SLACK {
+            let entry = Entry::Snapshot(Box::new(self.state.clone()));
+            let position = self.write(&entry)?;
+            self.journal.sync().map_err(StoreError::Journal)?;
+            self.snapshot = position;
+            self.journal.truncate_front(first_kept.min(position)).map_err(StoreError::Journal)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! One connection to the gateway: the configuration comes down, proofs go up, answers come back.
+
+mod answers;
+mod reporter;
+mod sending;
+
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
+
+use depin_domain::{ids::KeyId, time::Timestamp};
+use depin_identity::channel::ServerKey;
+use depin_proto::{
+    convert,
+    v1::{
+        self, SignedProof, SubmitRequest, WatchConfigurationRequest, configuration_client::ConfigurationClient,
+        proofs_client::ProofsClient,
+    },
+};
+use reporter::Reporter;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::{
+    Certified, Context, CredentialError,
+    flow::{Flow, Window},
+    seal::{SealError, Sealing},
+};
+use crate::{
+    committer::with_store,
+    configuration::ConfigurationError,
+    sealer::{Store, StoreError, clock},
+    stop::stopped,
+};
+
+const MAX_MESSAGE: usize = 16 << 20;
+const TICK: Duration = Duration::from_millis(50);
+const TIDY: Duration = Duration::from_secs(5);
+/// Proofs in one message.
+const BATCH_PROOFS: usize = 16;
+/// A message is closed once it has this many bytes: with one more proof it still is what every gateway takes.
+const BATCH_BYTES: u64 = 1 << 20;
+/// However much the gateway allows: what is under way is in memory too, on a small box.
+const OWN_WINDOW: Window = Window { proofs: 64, bytes: 4 << 20 };
+/// Window until the gateway tells one.
+const FIRST_WINDOW: Window = Window { proofs: 8, bytes: 4 << 20 };
+
+/// A session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    #[error("{0}")]
+    Gateway(Box<tonic::Status>),
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the gateway's answer: {0}")]
+    Answer(#[from] convert::FieldError),
+    #[error("the gateway's receipt for proof {incarnation}/{sequence}: {what}")]
+    Receipt { incarnation: u64, sequence: u64, what: String },
+    #[error("the gateway does not take this agent's key ({0}); see the EdgeAgent's conditions")]
+    Barred(&'static str),
+    #[error("the store's task ended unexpectedly")]
+    Lost,
+}
+
+impl From<tonic::Status> for SessionError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Gateway(Box::new(status))
+    }
+}
+
+/// Refusals that outlive a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// A proof of the present incarnation was refused.
+    refused: bool,
+    /// How often in a row, without a receipt between.
+    in_a_row: u32,
+    /// Proofs are made smaller by this many halvings.
+    halvings: u32,
+}
+
+impl Refusals {
+    /// Before the next attempt: what is refused for a fault of ours must not become a storm.
+    fn patience(&self) -> Duration {
+        if self.in_a_row < 3 { Duration::ZERO } else { Duration::from_secs(1 << self.in_a_row.min(9)) }
+    }
+}
+
+struct Session<'a> {
+    context: &'a Context,
+    key: KeyId,
+    server_key: ServerKey,
+    up: mpsc::Sender<SubmitRequest>,
+    flow: Flow,
+    /// Sealed in this session and not sent yet.
+    fresh: HashMap<(u64, u64), SignedProof>,
+    /// For each opening under way: whether it named the chain.
+    openings: std::collections::VecDeque<bool>,
+    open: bool,
+    clock_agrees: bool,
+    open_at: Option<Instant>,
+    next_seal: Instant,
+    /// When another version of a model comes into force.
+    model_change: Option<Timestamp>,
+    refusals: &'a mut Refusals,
+}
+
+/// Runs until the connection breaks or the certificate is due.
+pub(super) async fn run(
+    context: &Context,
+    certified: &Certified,
+    channel: Channel,
+    server_key: ServerKey,
+    refusals: &mut Refusals,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), SessionError> {
+    let configuration = context.configuration();
+    let mut configurations = ConfigurationClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let request = WatchConfigurationRequest {
+        registry_incarnation: configuration.registry_incarnation,
+        registry_version: configuration.registry_version,
+    };
+    let mut updates = configurations.watch(request).await?.into_inner();
+    let (up, proofs) = mpsc::channel(16);
+    let mut session = Session {
+        context,
+        key: context.credentials.key.id(),
+        server_key,
+        up,
+        flow: Flow::default(),
+        fresh: HashMap::new(),
+        openings: std::collections::VecDeque::new(),
+        open: false,
+        clock_agrees: false,
+        open_at: None,
+        next_seal: Instant::now(),
+        model_change: configuration.next_change(context.clock.now().wall),
+        refusals,
+    };
+    let patience = session.refusals.patience();
+    if patience > Duration::ZERO {
+        time::sleep(patience).await;
+    }
+    // The first message must be on its way before the gateway answers at all.
+    session.send_open(true).await?;
+    let mut submitting = ProofsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let mut answers = submitting.submit(ReceiverStream::new(proofs)).await?.into_inner();
+    context.metrics.connected.set(1);
+    tracing::info!(gateway = context.options.gateway, identity = %certified.identity(), "connected to the gateway");
+    let reporter = Reporter { context: context.clone(), channel: channel.clone() };
+    let (clocks, mut gateway_clock) = mpsc::channel(4);
+    let reporting = AbortOnDrop(tokio::spawn(reporter.run(clocks)));
+    let mut tick = time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tidied = Instant::now();
+    loop {
+        tokio::select! {
+            update = updates.message() => match update? {
+                Some(update) => session.configure(update).await?,
+                None => return Ok(()),
+            },
+            answer = answers.message() => match answer? {
+                Some(answer) => session.answer(answer).await?,
+                None => return Ok(()),
+            },
+            Some(now) = gateway_clock.recv() => session.compare_clocks(now).await?,
+            _ = tick.tick() => {
+                session.tick().await?;
+                if tidied.elapsed() > TIDY {
+                    tidied = Instant::now();
+                    on_store(context, |store| store.tidy()).await??;
+                    let now = context.clock.now().wall;
+                    if now >= certified.info.renewal() {
+                        context.credentials.renew(channel.clone(), &context.clock).await?;
+                        return Ok(());
+                    }
+                }
+            }
+            () = stopped(&mut stop) => break,
+        }
+    }
+    drop(reporting);
+    session.finish(&mut answers).await
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn on_store<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce(&mut Store) -> T + Send + 'static,
+) -> Result<T, SessionError> {
+    with_store(&context.store, work).await.ok_or(SessionError::Lost)
+}
+
+impl Session<'_> {
+    fn sealing(&self) -> Sealing {
+        let configuration = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = configuration.proof_limits();
+        limits.bytes = (limits.bytes >> self.refusals.halvings.min(8)).max(4096);
+        Sealing {
+            key: self.context.credentials.key.clone(),
+            registry: (configuration.registry_incarnation, configuration.registry_version),
+            limits,
+            keep_parked_ms: i64::try_from(self.context.options.keep_unapproved.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+
+    async fn configure(&mut self, update: v1::ConfigurationUpdate) -> Result<(), SessionError> {
+        let mut configuration = self.context.configuration();
+        configuration.apply(&update)?;
+        let (kept, state) = (configuration.clone(), self.context.state.clone());
+        let written = tokio::task::spawn_blocking(move || kept.keep(&*state)).await;
+        written.map_err(|_| SessionError::Lost)??;
+        *self.context.configuration.write().unwrap_or_else(PoisonError::into_inner) = configuration.clone();
+        self.context.put_into_use(&configuration);
+        self.model_change = configuration.next_change(self.context.clock.now().wall);
+        tracing::info!(
+            registry = configuration.registry_version,
+            models = configuration.names.len(),
+            devices = configuration.devices.len(),
+            "configuration applied"
+        );
+        if update.now > 0 {
+            self.compare_clocks(update.now).await?;
+        }
+        self.send_open(false).await
+    }
+
+    async fn compare_clocks(&mut self, gateway: i64) -> Result<(), SessionError> {
+        let own = self.context.clock.now();
+        let skew = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner).max_skew_ms();
+        let agrees = clock::agrees(&own, gateway, skew);
+        if agrees {
+            on_store(self.context, move |store| store.clock_agreed(&own)).await??;
+        } else if self.clock_agrees || !self.open {
+            tracing::error!(
+                own = own.wall.0,
+                gateway,
+                max_skew_ms = skew,
+                "the clock differs from the gateway's; nothing is sealed until it is set"
+            );
+        }
+        self.clock_agrees = agrees;
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), SessionError> {
+        if self.open_at.is_some_and(|at| Instant::now() >= at) {
+            self.open_at = None;
+            return self.send_open(true).await;
+        }
+        let now = self.context.clock.now();
+        if self.model_change.is_some_and(|change| now.wall >= change) {
+            let configuration = self.context.configuration();
+            self.context.put_into_use(&configuration);
+            self.model_change = configuration.next_change(now.wall);
+            self.send_open(false).await?;
+        }
+        let may_seal = self.open && self.clock_agrees;
+        self.context.metrics.sealing.set(i64::from(may_seal));
+        if may_seal && self.flow.hungry() && Instant::now() >= self.next_seal {
+            self.seal().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes up: the opening of the chain, proofs within the window, and new ones when the window is hungry.
+
+use std::sync::PoisonError;
+
+use depin_proto::{
+    envelope,
+    v1::{OpenChain, OpenChains, ProofBatch, SignedProof, SubmitRequest, submit_request},
+};
+use tokio::time::Instant;
+
+use super::{BATCH_BYTES, BATCH_PROOFS, Session, SessionError, on_store};
+use crate::uplink::{flow::Place, seal::SealError};
+
+impl Session<'_> {
+    /// Opens the chain, or with `chain` false only confirms the configuration.
+    pub(super) async fn send_open(&mut self, chain: bool) -> Result<(), SessionError> {
+        let configuration = self.context.configuration();
+        let chains = if chain {
+            let (incarnation, next_sequence, sealed_sequence) = on_store(self.context, |store| {
+                let state = store.state();
+                (state.incarnation, crate::sealer::chain::declared(state), state.next_sequence.saturating_sub(1))
+            })
+            .await?;
+            vec![OpenChain { key_id: self.key.0.to_vec().into(), incarnation, next_sequence, sealed_sequence }]
+        } else {
+            Vec::new()
+        };
+        let now = self.context.clock.now().wall;
+        let open = OpenChains {
+            chains,
+            confirmed_registry_incarnation: configuration.registry_incarnation,
+            confirmed_registry_version: configuration.registry_version,
+            confirmed_models: configuration.in_force(now).iter().map(|(digest, _)| digest.0.to_vec().into()).collect(),
+        };
+        self.openings.push_back(chain);
+        self.send(submit_request::Message::Open(open)).await
+    }
+
+    async fn send(&mut self, message: submit_request::Message) -> Result<(), SessionError> {
+        let sent = self.up.send(SubmitRequest { message: Some(message) }).await;
+        sent.map_err(|_| tonic::Status::unavailable("the stream of proofs is closed").into())
+    }
+
+    /// Sends what the window allows.
+    pub(super) async fn pump(&mut self) -> Result<(), SessionError> {
+        if !self.open {
+            return Ok(());
+        }
+        loop {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < BATCH_PROOFS && bytes < BATCH_BYTES {
+                let Some(place) = self.flow.next_to_send() else { break };
+                bytes += place.bytes;
+                batch.push(self.load(place).await?);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.send(submit_request::Message::Proofs(ProofBatch { proofs: batch })).await?;
+        }
+    }
+
+    async fn load(&mut self, place: Place) -> Result<SignedProof, SessionError> {
+        if let Some(proof) = self.fresh.remove(&(place.incarnation, place.sequence)) {
+            return Ok(proof);
+        }
+        let found = on_store(self.context, move |store| {
+            let held = store
+                .state()
+                .held
+                .iter()
+                .find(|held| (held.incarnation, held.sequence) == (place.incarnation, place.sequence));
+            held.copied().map(|held| store.proof(&held))
+        });
+        match found.await? {
+            Some(proof) => Ok(proof?),
+            None => Err(SessionError::Lost),
+        }
+    }
+
+    pub(super) async fn seal(&mut self) -> Result<(), SessionError> {
+        // In a backlog one seal follows the other as long as the window takes them.
+        while self.flow.hungry() {
+            let (sealing, now) = (self.sealing(), self.context.clock.now());
+            let view = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner).view();
+            let made = on_store(self.context, move |store| {
+                let made = sealing.ripe(store, &view, &now);
+                (made, store.given_up(), store.waiting(), store.spool_bytes(), store.state().unanswered())
+            });
+            let (made, given_up, waiting, bytes, unanswered) = made.await?;
+            let made = made?;
+            let metrics = &self.context.metrics;
+            metrics.spool_readings.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            metrics.unanswered.set(i64::try_from(unanswered).unwrap_or(i64::MAX));
+            metrics.follow_given_up(&given_up);
+            self.next_seal = Instant::now() + self.context.options.seal_interval;
+            for mut sealed in made.proofs {
+                // One trace follows the proof to the ledger; sampled, and beside the signed bytes.
+                let span = tracing::info_span!("seal", sequence = sealed.sequence, readings = sealed.readings);
+                self.context.intake.followed().lend(&span);
+                sealed.proof.traceparent = depin_telemetry::trace_context::traceparent(&span).unwrap_or_default();
+                metrics.sealed.inc_by(sealed.readings);
+                let bytes = sealed.proof.sections.iter().map(|section| section.len() as u64).sum::<u64>()
+                    + sealed.proof.header.len() as u64
+                    + 128;
+                let incarnation = envelope::decode_header(&sealed.proof.header).map_err(SealError::from)?.incarnation;
+                self.flow.push(Place { incarnation, sequence: sealed.sequence, digest: sealed.digest, bytes });
+                self.fresh.insert((incarnation, sealed.sequence), sealed.proof);
+            }
+            self.pump().await?;
+            if !made.more {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
