@@ -181,7 +181,7 @@ pub enum TimestampFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Field {
-    /// Dotted path in the payload; in SenML the record's resolved name without the device's part, with `#s` behind it for the record's sum; empty for a plain value.
+    /// Dotted path in the payload; in SenML the record's resolved name without the device's part, `#s` behind it for its sum; empty for a plain value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub path: String,

@@ -133,7 +133,7 @@ pub enum TimestampFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Field {
-    /// Dotted path in the payload; in SenML the record's resolved name without the device's part, with `#s` behind it for the record's sum; empty for a plain value.
+    /// Dotted path in the payload; in SenML the record's resolved name without the device's part, `#s` behind it for its sum; empty for a plain value.
     pub path: String,
     /// The metric's name.
     pub metric: String,
