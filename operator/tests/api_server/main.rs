@@ -5,10 +5,12 @@
 #[macro_use]
 mod world;
 mod enrollment;
+mod events;
 mod ledger;
 mod loss;
 mod objects;
 mod presence;
+mod programs;
 mod refusals;
 mod spine;
 mod succession;
