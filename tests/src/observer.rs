@@ -110,6 +110,16 @@ impl Observer {
         computed.map(|entry| serde_json::from_slice(&entry.summary).context("an epoch's summary is not JSON")).collect()
     }
 
+    /// How each epoch of a program was closed, oldest first: also one that is not computed yet.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn closes(&mut self, program: &str) -> Result<Vec<v1::EpochClose>> {
+        let request = v1::ListEpochsRequest { program: program.to_owned(), from_number: 0, limit: PAGE };
+        let entries = self.client.list_epochs(request).await?.into_inner().epochs;
+        Ok(entries.into_iter().filter_map(|entry| entry.close).collect())
+    }
+
     /// The devices' lines of one epoch; each reason for a zero with its meaning and remedy.
     ///
     /// # Errors

@@ -119,6 +119,22 @@ impl Process {
         end(&mut self.child);
     }
 
+    /// Stops it where it stands (SIGSTOP), as a paused machine would: it keeps what it holds and notices nothing.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Process::pause`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Sends a signal, if it still runs.
     ///
     /// # Errors

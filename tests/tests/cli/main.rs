@@ -17,11 +17,11 @@ use depin_identity::JoinToken;
 use depin_tests::{Cluster, Stack, programs, tools::Tools, workspace};
 use serde_json::Value;
 use tool::{Tool, word};
-use xtask::admin::{http_get, metric};
 use xtask::demo::{
     networks::{self, Networks},
     showcase,
 };
+use xtask::stack::{http_get, metric};
 
 const LIMIT: Duration = Duration::from_secs(240);
 const STATION_OWNER: &str = "0x111a000000000000000000000000000000000005";
@@ -351,7 +351,11 @@ fn usual_flags(cluster: &Cluster, stack: &Stack, tool: &Tool, epoch: &Value) {
     let bare = Tool::bare();
     let by_flags = bare.json(&format!("epochs --kubeconfig {kubeconfig} --context depin --ledger {ledger} -n weather"));
     assert!(by_flags.as_array().unwrap().iter().any(|known| known["root"] == epoch["root"]));
-    tool.fails("devices --context nowhere", 1, &["nowhere", "--context"]);
+    for what in ["context", "cluster", "user"] {
+        tool.fails(&format!("devices --{what} nowhere"), 1, &["nowhere", &format!("--{what}")]);
+    }
+    acting_as_somebody_else(cluster, tool);
+    lists_for_scripts(cluster, tool);
     bare.fails(&format!("epochs --kubeconfig {kubeconfig}"), 1, &["--ledger"]);
     let closed = format!("epochs --kubeconfig {kubeconfig} --ledger https://127.0.0.1:1");
     bare.fails(&closed, 1, &["ledger", "check --ledger"]);
@@ -364,6 +368,49 @@ fn usual_flags(cluster: &Cluster, stack: &Stack, tool: &Tool, epoch: &Value) {
         let script = bare.text(&format!("completion {shell}"));
         assert!(script.contains("kubectl-depin") && script.contains("recompute"), "{shell}");
     }
+}
+
+/// The API server decides what another person may do.
+fn acting_as_somebody_else(cluster: &Cluster, tool: &Tool) {
+    tool.fails("devices -n energy --as nobody", 1, &["nobody", "forbidden"]);
+    tool.fails("suspend meter-0001 -n energy --reason x --as nobody", 1, &["nobody", "RBAC"]);
+    tool.fails("devices --as-group system:masters", 2, &["--as USER"]);
+    tool.fails("devices --request-timeout soon", 2, &["--request-timeout"]);
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: looker, namespace: weather}\n\
+                rules: [{apiGroups: [depin.dev], resources: [edgedevices], verbs: [list]}]\n---\n\
+                apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: looker, namespace: weather}\n\
+                roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: looker}\n\
+                subjects: [{kind: Group, name: lookers, apiGroup: rbac.authorization.k8s.io}]\n";
+    cluster.apply(role).unwrap();
+    // Who may list devices but not read the CA sees them with the ledger's columns left out.
+    let looker = Tool::bare().with("KUBECONFIG", word(cluster.kubeconfig()));
+    let line = "devices -n weather --as guest --as-group visitors --as-group lookers --as-uid 42 --request-timeout 1m";
+    let seen = eventually("the role's effect", || {
+        let run = looker.run(&format!("{line} -o json"));
+        (run.code == 0).then(|| serde_json::from_str::<Value>(&run.out).unwrap())
+    });
+    assert_eq!(seen.as_array().unwrap().len(), 3, "{seen}");
+    looker.fails(&line.replace("-n weather", "-A"), 1, &["guest"]);
+}
+
+/// Selectors, and rows without headings.
+fn lists_for_scripts(cluster: &Cluster, tool: &Tool) {
+    cluster.kubectl(&["label", "edgedevice", "ws-0002", "-n", "weather", "roof=flat"]).unwrap();
+    cluster.kubectl(&["label", "rewardprogram", "observations", "-n", "weather", "team=sky"]).unwrap();
+    let plain = tool.text("devices -A -l roof=flat --no-headers");
+    assert_eq!(plain.lines().count(), 1, "{plain}");
+    assert!(plain.starts_with("weather   ws-0002"), "{plain}");
+    let others = tool.json("devices -n weather -l roof!=flat");
+    assert_eq!(others.as_array().unwrap().len(), 2, "{others}");
+    tool.fails("devices -l roof=(", 1, &["refuses"]);
+    let selected = tool.json("epochs -l team=sky");
+    let selected = selected.as_array().unwrap();
+    assert!(!selected.is_empty() && selected.iter().all(|epoch| epoch["program"] == "weather/observations"));
+    let of_namespace = tool.json("epochs -n energy");
+    assert!(of_namespace.as_array().unwrap().iter().all(|epoch| epoch["program"] == "energy/kilowatts"));
+    assert_eq!(tool.json("epochs -n energy -l team=sky"), serde_json::json!([]));
+    let rows = tool.text("epochs --program weather/observations --limit 1 --no-headers");
+    assert_eq!(rows.lines().count(), 1, "{rows}");
 }
 
 /// Without a cluster, with a certificate for one namespace.
