@@ -17,11 +17,11 @@ use depin_identity::JoinToken;
 use depin_tests::{Cluster, Stack, programs, tools::Tools, workspace};
 use serde_json::Value;
 use tool::{Tool, word};
+use xtask::admin::{http_get, metric};
 use xtask::demo::{
     networks::{self, Networks},
     showcase,
 };
-use xtask::stack::{http_get, metric};
 
 const LIMIT: Duration = Duration::from_secs(240);
 const STATION_OWNER: &str = "0x111a000000000000000000000000000000000005";
