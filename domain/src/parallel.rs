@@ -24,7 +24,7 @@ pub(crate) fn for_each<T: Send>(items: &mut [T], chunk: usize, work: impl Fn(usi
     let threads = if chunks < 2 { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS) };
     thread::scope(|scope| {
         for _ in 1..threads.min(chunks) {
-            if thread::Builder::new().spawn_scoped(scope, &take).is_err() {
+            if thread::Builder::new().spawn_scoped(scope, take).is_err() {
                 break;
             }
         }

@@ -35,6 +35,9 @@ pub struct Options {
 /// # Errors
 /// When cargo or git cannot be run, or the report not be written.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    // What is built now is what runs, whatever is committed meanwhile.
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     let cargo = Cargo::find()?;
     tools::prepare()?;
     cargo.build_programs()?;
@@ -47,8 +50,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
     let (tally, success) = follow(&mut command)?;
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     let title = format!("{commit}{}", if changed { " with uncommitted changes" } else { "" });
     let part: Vec<&str> = [&options.suite, &options.only].into_iter().flatten().map(String::as_str).collect();
     let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, &part.join("-"))?;

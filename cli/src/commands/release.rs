@@ -58,7 +58,7 @@ fn table(hold: &ClosingHold) -> String {
     }
     let more = hold.awaited.saturating_sub(hold.chains.len() as u64);
     let more = if more > 0 { format!("\n… and {more} more") } else { String::new() };
-    format!("{}{more}", table.or("no chain"))
+    format!("{}{more}", table.or("no chain").trim_end())
 }
 
 fn holder(chain: &AwaitedChain) -> String {

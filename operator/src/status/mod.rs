@@ -4,6 +4,7 @@
 //! that was really written. Nothing here depends on how many readings, heartbeats or reconciles there are.
 
 pub mod queue;
+mod told;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::{clock::Clock, metrics::Metrics, workqueue::STATUS};
 use queue::{Budget, Queue};
+use told::Told;
 
 /// Status writes a second.
 const PER_SECOND: i64 = 200;
@@ -135,6 +137,7 @@ pub fn says(actual: &Value, wanted: &Value) -> bool {
 struct Shared {
     queue: Mutex<Queue<Key, Wish>>,
     arrived: Notify,
+    told: Mutex<Told<Key>>,
     metrics: Metrics,
 }
 
@@ -146,7 +149,7 @@ impl StatusHandle {
     /// An empty queue.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self(Arc::new(Shared { queue: Mutex::default(), arrived: Notify::new(), metrics }))
+        Self(Arc::new(Shared { queue: Mutex::default(), arrived: Notify::new(), told: Mutex::default(), metrics }))
     }
 
     /// Wishes that `object` had `status` (what it has now decides whether anything is to do).
@@ -252,8 +255,10 @@ async fn write(handle: &StatusHandle, client: &Client, recorder: &Recorder, key:
     match written {
         Ok(_) => {
             handle.0.metrics.status_written(&key.kind.kind);
-            for transition in &wish.transitions {
-                tell(recorder, transition, &wish.reference).await;
+            if handle.0.told.lock().await.is_new(&key, &wish.transitions) {
+                for transition in &wish.transitions {
+                    tell(recorder, transition, &wish.reference).await;
+                }
             }
         }
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
