@@ -4,16 +4,11 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use crate::workqueue::Workqueues;
+use crate::workqueue::{Workqueues, seconds};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ControllerLabel {
@@ -58,10 +53,6 @@ pub struct Metrics {
     epoch_lag: Family<ProgramLabel, Gauge<i64>>,
     enrollments: Family<RequestLabel, Counter<u64, AtomicU64>>,
     queues: Workqueues,
-}
-
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 
 impl Default for Metrics {

@@ -40,7 +40,8 @@ pub struct Workqueues {
     work: Family<QueueLabel, Histogram, fn() -> Histogram>,
 }
 
-fn seconds() -> Histogram {
+/// From a millisecond to half a minute: how long work takes here.
+pub(crate) fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 

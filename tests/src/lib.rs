@@ -34,18 +34,29 @@ pub fn programs() -> std::io::Result<PathBuf> {
     Ok(test.ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf())
 }
 
-/// A control plane with operator, gateway and the fleets of the example networks, and their two agents: `home` with a listener of its
-/// own, `field` behind a broker where there is one. No devices or programs yet.
+/// A control plane with operator, gateway and the fleets of the example networks. All parts send their traces to `collector`, if there is
+/// one.
 ///
 /// # Errors
 /// When a part does not come up.
-pub fn start_networks(dir: &Path) -> anyhow::Result<(Cluster, Stack)> {
+pub fn start_fleets(dir: &Path, collector: Option<String>) -> anyhow::Result<(Cluster, Stack)> {
     let files = dir.join("control-plane");
     std::fs::create_dir_all(&files)?;
     let cluster = Cluster::start(&files)?;
     let mut stack = Stack::new(dir, &programs()?)?;
+    stack.collector = collector;
     stack.start_center(&cluster)?;
     networks::apply_fleets(&cluster)?;
+    Ok((cluster, stack))
+}
+
+/// [`start_fleets`] and the example networks' two agents: `home` with a listener of its own, `field` behind a broker where there is one.
+/// No devices or programs yet.
+///
+/// # Errors
+/// When a part does not come up.
+pub fn start_networks(dir: &Path) -> anyhow::Result<(Cluster, Stack)> {
+    let (cluster, mut stack) = start_fleets(dir, None)?;
     let broker = stack.start_broker()?;
     if !broker {
         println!("skipped: mosquitto is missing (apt-get install mosquitto): both agents have listeners of their own");

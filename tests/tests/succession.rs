@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use depin_tests::{Cluster, Observer, Process, Stack, eventually, money, programs, tools::Tools, workspace};
+use depin_tests::{Cluster, Observer, Process, Stack, eventually, money, start_fleets, tools::Tools, workspace};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use xtask::{demo::networks, stack::NAMESPACE};
@@ -37,11 +37,7 @@ struct Site {
 impl Site {
     /// A gateway, an operator that leads without asking for the Lease, an agent, hardware, and a program with short epochs.
     fn start(dir: &Path) -> Self {
-        fs::create_dir_all(dir.join("control-plane")).unwrap();
-        let cluster = Cluster::start(&dir.join("control-plane")).unwrap();
-        let mut stack = Stack::new(dir, &programs().unwrap()).unwrap();
-        stack.start_center(&cluster).unwrap();
-        networks::apply_fleets(&cluster).unwrap();
+        let (cluster, mut stack) = start_fleets(dir, None).unwrap();
         stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false).unwrap();
         networks::apply_devices(&cluster).unwrap();
         let program = fs::read_to_string(workspace().join("examples/networks/energy/program.yaml")).unwrap();

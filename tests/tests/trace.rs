@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use depin_tests::{Cluster, Stack, eventually, programs, tools::Tools};
+use depin_tests::{eventually, start_fleets, tools::Tools};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -90,13 +90,8 @@ fn a_message_and_its_append_are_one_trace() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let collector = Collector::default();
     let dir = tempfile::tempdir().unwrap();
-    let files = dir.path().join("control-plane");
-    std::fs::create_dir_all(&files).unwrap();
-    let cluster = Cluster::start(&files).unwrap();
-    let mut stack = Stack::new(dir.path(), &programs().unwrap()).unwrap();
-    stack.collector = Some(runtime.block_on(collector.start()));
-    stack.start_center(&cluster).unwrap();
-    networks::apply_fleets(&cluster).unwrap();
+    let url = runtime.block_on(collector.start());
+    let (cluster, mut stack) = start_fleets(dir.path(), Some(url)).unwrap();
     networks::apply_devices(&cluster).unwrap();
     stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false).unwrap();
     let listener = stack.agents[0].mqtt.clone();

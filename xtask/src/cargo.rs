@@ -29,9 +29,7 @@ impl Cargo {
     /// When the compiler cannot be asked.
     pub fn find() -> Result<Self> {
         if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
-            let cargo = Self { target: workspace().join(target) };
-            cargo.belong_to(&workspace())?;
-            return Ok(cargo);
+            return Self { target: workspace().join(target) }.for_clone(&workspace());
         }
         let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
         let mut digest = Sha256::new();
@@ -39,22 +37,19 @@ impl Cargo {
         let digest = hex::encode(digest.finalize());
         let builds = cache_dir()?.join("build");
         let target = builds.join(digest.get(..16).unwrap_or(&digest));
-        fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
         prune(&builds, &target);
-        let cargo = Self { target };
-        cargo.belong_to(&workspace())?;
-        Ok(cargo)
+        Self { target }.for_clone(&workspace())
     }
 
-    /// Forgets what another clone built of the workspace itself; compiled dependencies stay.
+    /// With outputs of this clone only: what another one built of the workspace itself is forgotten, compiled dependencies stay.
     ///
     /// Cargo goes by modification times and knows no clone's path: it would take the other one's programs for ours.
-    fn belong_to(&self, clone: &Path) -> Result<()> {
+    fn for_clone(self, clone: &Path) -> Result<Self> {
         fs::create_dir_all(&self.target).with_context(|| format!("cannot create {}", self.target.display()))?;
         let owner = self.target.join(".clone");
         let clone = clone.to_string_lossy();
         match fs::read_to_string(&owner) {
-            Ok(named) if named == clone => return Ok(()),
+            Ok(named) if named == clone => return Ok(self),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", owner.display())),
@@ -62,7 +57,8 @@ impl Cargo {
         if !self.command(&["clean", "--quiet", "--workspace"]).status().context("cannot run cargo")?.success() {
             bail!("what another clone built in {} cannot be removed; delete that folder", self.target.display());
         }
-        fs::write(&owner, clone.as_bytes()).with_context(|| format!("cannot write {}", owner.display()))
+        fs::write(&owner, clone.as_bytes()).with_context(|| format!("cannot write {}", owner.display()))?;
+        Ok(self)
     }
 
     /// Where outputs go.

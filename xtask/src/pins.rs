@@ -122,12 +122,6 @@ impl Tools {
     }
 }
 
-/// The mosquitto broker, if this machine has it.
-#[must_use]
-pub fn mosquitto() -> Option<PathBuf> {
-    crate::packages::MOSQUITTO.find()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

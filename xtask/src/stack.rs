@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    admin::is_ready, cluster::Cluster, free_port, invitation::invite, pins, process::Process, workspace, write_private,
+    admin::is_ready, cluster::Cluster, free_port, invitation::invite, packages, process::Process, workspace,
+    write_private,
 };
 
 /// The operator's namespace.
@@ -231,7 +232,7 @@ impl Stack {
     /// # Errors
     /// When it is there but does not come up.
     pub fn start_broker(&mut self) -> Result<bool> {
-        let Some(mosquitto) = pins::mosquitto() else { return Ok(false) };
+        let Some(mosquitto) = packages::MOSQUITTO.find() else { return Ok(false) };
         let port = self.ports.broker;
         let config = self.dir.join("mosquitto.conf");
         let text = format!(

@@ -166,40 +166,33 @@ impl StatusHandle {
     {
         let said =
             actual.and_then(|actual| serde_json::to_value(actual).ok()).is_some_and(|actual| says(&actual, &status));
-        let mut queue = self.0.queue.lock().await;
         if said {
-            queue.cancel(&key(object, manager));
-        } else {
-            let wish = Wish::new(object, manager, status, transitions);
-            if queue.put(wish.key.clone(), wish) {
-                self.0.metrics.queues().added(STATUS);
-            }
-            self.0.arrived.notify_one();
+            self.on_queue(|queue| queue.cancel(&key(object, manager))).await;
+            return;
         }
-        self.0.metrics.queues().set_depth(STATUS, queue.len());
+        let wish = Wish::new(object, manager, status, transitions);
+        if self.on_queue(|queue| queue.put(wish.key.clone(), wish)).await {
+            self.0.metrics.queues().added(STATUS);
+        }
+        self.0.arrived.notify_one();
     }
 
     /// `object` says already what it shall: what waits for it on behalf of `manager` is forgotten.
     pub async fn settle<K: Resource<DynamicType = ()>>(&self, object: &K, manager: &'static str) {
-        let mut queue = self.0.queue.lock().await;
-        if !queue.is_empty() {
-            queue.cancel(&key(object, manager));
-            self.0.metrics.queues().set_depth(STATUS, queue.len());
-        }
+        let forget = |queue: &mut Queue<Key, Wish>| {
+            if !queue.is_empty() {
+                queue.cancel(&key(object, manager));
+            }
+        };
+        self.on_queue(forget).await;
     }
 
-    async fn take(&self) -> Option<(Key, Wish)> {
+    /// Changes the queue; the metric follows.
+    async fn on_queue<T>(&self, change: impl FnOnce(&mut Queue<Key, Wish>) -> T) -> T {
         let mut queue = self.0.queue.lock().await;
-        let taken = queue.take();
+        let result = change(&mut queue);
         self.0.metrics.queues().set_depth(STATUS, queue.len());
-        taken
-    }
-
-    async fn put_back(&self, key: Key, wish: Wish) {
-        let mut queue = self.0.queue.lock().await;
-        queue.put_back(key, wish);
-        self.0.metrics.queues().retried(STATUS);
-        self.0.metrics.queues().set_depth(STATUS, queue.len());
+        result
     }
 
     /// How many wishes wait.
@@ -229,7 +222,7 @@ async fn work(handle: &StatusHandle, client: &Client, recorder: &Recorder, budge
             tokio::time::sleep(Duration::from_millis(u64::try_from(wait).unwrap_or(1))).await;
             continue;
         }
-        let taken = handle.take().await;
+        let taken = handle.on_queue(Queue::take).await;
         if let Some((key, wish)) = taken {
             write(handle, client, recorder, key, wish).await;
         }
@@ -270,7 +263,8 @@ async fn write(handle: &StatusHandle, client: &Client, recorder: &Recorder, key:
         Err(error) => {
             tracing::warn!(?key, %error, "status write failed; it is tried again");
             tokio::time::sleep(RETRY).await;
-            handle.put_back(key, wish).await;
+            handle.on_queue(|queue| queue.put_back(key, wish)).await;
+            handle.0.metrics.queues().retried(STATUS);
         }
     }
 }

@@ -7,7 +7,6 @@ use depin_domain::{ids::AgentId, time::Timestamp};
 use depin_identity::SigningKey;
 use depin_operator::clock::Clock;
 use depin_proto::v1::{AgentPresence, PresencePage, Sighting, SightingsEntry, inbox_entry::Entry};
-use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -28,13 +27,8 @@ fn clock() -> Timestamp {
 
 /// How often this was told of the object: a repeated Event is one object with a count.
 async fn told(world: &World, name: &str, reason: &str) -> i32 {
-    let events: Api<Event> = world.api();
-    let all = events.list(&ListParams::default()).await.unwrap().items;
-    let of = all.iter().filter(|event| {
-        let regarding = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
-        event.reason.as_deref() == Some(reason) && regarding == Some(name)
-    });
-    of.map(|event| event.series.as_ref().map_or(1, |series| series.count)).sum()
+    let events = world.events(name, reason).await;
+    events.iter().map(|event| event.series.as_ref().map_or(1, |series| series.count)).sum()
 }
 
 async fn until_told(world: &World, name: &str, reason: &str, times: i32) {

@@ -1,10 +1,7 @@
 //! Programs whose epochs cannot be closed, and programs that were away: what is told of them, and that no amount comes of it.
 
 use depin_crds::{EdgeDevice, RewardProgram};
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, api::DeleteParams};
 
 use crate::{
     objects::{FLEET, MODEL, PROGRAM, agent, device, grain},
@@ -40,17 +37,6 @@ fn without_gap(world: &World, program: &str) -> Vec<u64> {
     all
 }
 
-/// How many series of Events with this reason there are of the object.
-async fn events(world: &World, name: &str, reason: &str) -> usize {
-    let events: Api<k8s_openapi::api::events::v1::Event> = world.api();
-    let told = events.list(&ListParams::default()).await.unwrap().items;
-    let of = |event: &&k8s_openapi::api::events::v1::Event| {
-        let regarding = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
-        event.reason.as_deref() == Some(reason) && regarding == Some(name)
-    };
-    told.iter().filter(of).count()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_cannot_close_says_so_and_pays_every_epoch_once_it_can() {
     let world = delivering().await;
@@ -76,9 +62,11 @@ async fn a_program_that_cannot_close_says_so_and_pays_every_epoch_once_it_can() 
     for number in without_gap(&world, WATTS) {
         assert_eq!(world.ledger.summary(WATTS, number)["minted"], "1000", "epoch {number}");
     }
-    eventually("the Event of its end", || async { (events(&world, "watts", "EpochsGoOn").await == 1).then_some(()) })
-        .await;
-    assert_eq!(events(&world, "watts", "EpochBlocked").await, 1, "one, however often it was tried");
+    eventually("the Event of its end", || async {
+        (world.events("watts", "EpochsGoOn").await.len() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.events("watts", "EpochBlocked").await.len(), 1, "one, however often it was tried");
     operator.stop().await;
 }
 

@@ -8,8 +8,10 @@ use depin_identity::{CertificateRequest, JoinToken, SigningKey};
 use depin_operator::{Options, clock::Clock, run};
 use depin_proto::v1::{EnrollRequest, enroll_response::Result as Answer, inbox_entry::Entry};
 use depin_tests::ControlPlane;
+use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, Config,
+    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::sync::oneshot;
@@ -47,6 +49,16 @@ impl World {
         let world = Self { client, operator, plane, ledger, address, scratch: tempfile::tempdir().unwrap() };
         world.install();
         world
+    }
+
+    /// The Events with this reason about the object. A repeated one is one object with a count.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<Event> {
+        let mut events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        events.retain(|event| {
+            let regarding = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
+            event.reason.as_deref() == Some(reason) && regarding == Some(name)
+        });
+        events
     }
 
     /// Definitions, namespaces and the operator's permissions.

@@ -135,16 +135,10 @@ fn site_key(site: &Site) -> depin_domain::ids::KeyId {
     depin_identity::SigningKey::load_or_create(&site.directory.join("agent.key")).unwrap().id()
 }
 
-/// A ledger whose agents keep what is in no backup.
-async fn backed_up() -> World {
-    World::start_with(Settings { backup_configured: true, ..Settings::default() }).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_ledger_closes_nothing_before_every_agent_resent_what_it_lacks() {
-    let spec = program(HOUR);
-    let mut world = backed_up().await;
-    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
+/// A ledger whose agents keep what is in no backup, and a backup of two sites' ten minutes.
+async fn backed_up(spec: &ProgramSpec) -> (World, [Site; 2]) {
+    let world = World::start_with(Settings { backup_configured: true, ..Settings::default() }).await;
+    let [mut site, mut other] = furnish(&world, spec, ["home", "mill"]).await;
     for one in [&mut site, &mut other] {
         one.start_configured().await;
     }
@@ -153,6 +147,13 @@ async fn a_restored_ledger_closes_nothing_before_every_agent_resent_what_it_lack
     other.publish(measure(2, 0..10)).await;
     world.until_judged(40).await;
     world.backup("backup").await;
+    (world, [site, other])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_ledger_closes_nothing_before_every_agent_resent_what_it_lacks() {
+    let spec = program(HOUR);
+    let (mut world, [mut site, mut other]) = backed_up(&spec).await;
     // Many proofs that no backup has.
     for first in (10..30).step_by(2) {
         site.publish(measure(1, first..first + 2)).await;
@@ -197,16 +198,7 @@ async fn a_restored_ledger_closes_nothing_before_every_agent_resent_what_it_lack
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restore_a_person_may_close_without_an_agent_that_never_returns() {
     let spec = program(HOUR);
-    let mut world = backed_up().await;
-    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
-    for one in [&mut site, &mut other] {
-        one.start_configured().await;
-    }
-    world.time.set(minute(40));
-    site.publish(measure(1, 0..10)).await;
-    other.publish(measure(2, 0..10)).await;
-    world.until_judged(40).await;
-    world.backup("backup").await;
+    let (mut world, [mut site, mut other]) = backed_up(&spec).await;
     site.publish(measure(1, 10..20)).await;
     other.publish(measure(2, 10..20)).await;
     world.until_judged(80).await;

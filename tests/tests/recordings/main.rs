@@ -24,7 +24,7 @@ use depin_domain::{
 };
 use depin_operator::{devices, fleets, models, rewards};
 use depin_proto::v1;
-use depin_tests::{Center, Observer, Stack, eventually, money, programs, tools};
+use depin_tests::{Center, Observer, Stack, eventually, money, programs};
 use direct::{Sum, Sums};
 use networks::{Network, energy, weather};
 use serde::de::DeserializeOwned;
@@ -189,7 +189,7 @@ fn recordings_end_in_the_sums_of_their_files() {
     if networks.iter().any(|network| recordings(network).is_none()) {
         return;
     }
-    if tools::mosquitto().is_none() {
+    if xtask::packages::MOSQUITTO.find().is_none() {
         println!("skipped: mosquitto is missing: apt-get install mosquitto");
         return;
     }

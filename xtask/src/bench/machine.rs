@@ -5,7 +5,7 @@ use std::{fmt, fs, fs::File, io::Write as _, path::Path, process::Command, time:
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use crate::{pins, workspace};
+use crate::{packages, workspace};
 
 /// Ticks of a CPU second in `/proc`: 100 on every Linux that this runs on.
 const TICKS: f64 = 100.0;
@@ -29,7 +29,8 @@ impl Machine {
         let (median, slow) = sync_time(data)?;
         let commit = first_line("git", &["rev-parse", "--short=12", "HEAD"]);
         let changed = !first_line("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
-        let broker = pins::mosquitto().map_or_else(String::new, |path| first_line(&path.to_string_lossy(), &["-h"]));
+        let broker =
+            packages::MOSQUITTO.find().map_or_else(String::new, |path| first_line(&path.to_string_lossy(), &["-h"]));
         let facts = json!({
             "date": first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
             "commit": format!("{commit}{}", if changed { " with uncommitted changes" } else { "" }),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::{Bench, figures::Runs};
-use crate::{pins, workspace};
+use crate::{packages, workspace};
 
 /// Programs that the harness needs for each case, with messages and rate.
 const CASES: [(&str, &str, &[&str]); 9] = [
@@ -45,7 +45,7 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
         println!("skipped: peers: no harness in {}; name its folder with --peers", bench.options.peers.display());
         return Ok(());
     }
-    if pins::mosquitto().is_none() {
+    if packages::MOSQUITTO.find().is_none() {
         println!("skipped: peers: mosquitto is missing (apt-get install mosquitto)");
         return Ok(());
     }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     admin::{http_get, is_ready, metric},
-    free_port, pins,
+    free_port, packages,
     process::Process,
 };
 
@@ -121,7 +121,7 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
     for number in 0..bench.options.runs {
         for case in &wanted {
             bench.go_on()?;
-            if case.way == Way::Broker && pins::mosquitto().is_none() {
+            if case.way == Way::Broker && packages::MOSQUITTO.find().is_none() {
                 println!("skipped: {}: mosquitto is missing (apt-get install mosquitto)", case.name);
                 continue;
             }
@@ -273,7 +273,7 @@ impl Parts {
              persistence false\nlog_type error\n"
         );
         fs::write(&config, text)?;
-        let mut command = Command::new(pins::mosquitto().context("mosquitto is missing")?);
+        let mut command = Command::new(packages::MOSQUITTO.find().context("mosquitto is missing")?);
         let log = self.dir.join("mosquitto.log");
         let mut broker = Process::start("mosquitto", command.arg("-c").arg(config), &log)?;
         broker.wait_until("readiness", START_LIMIT, || TcpStream::connect(("127.0.0.1", port)).is_ok())?;

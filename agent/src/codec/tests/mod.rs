@@ -1,6 +1,6 @@
 //! The codecs against what devices really send, and against what they should never send.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use depin_domain::{
     ids::Digest,
@@ -282,13 +282,7 @@ fn sources_that_cannot_work_are_told_and_left_out() {
 
 /// A folder of recordings beside the workspace, or `None` after saying that it is not there.
 fn recordings(file: &str) -> Option<Vec<serde_json::Value>> {
-    let folder = std::env::var_os("DEPIN_RECORDINGS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let path = folder.join("mqtt").join(file);
-    let Ok(text) = fs::read_to_string(&path) else {
-        println!("skipped: {} is not there", path.display());
-        return None;
-    };
+    let text = fs::read_to_string(depin_trials::shared_data(&format!("mqtt/{file}"))?).unwrap();
     Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 

@@ -39,15 +39,11 @@ impl Store {
             return Ok(());
         }
         if archived {
-            let entry = Entry::Receipt { incarnation, sequence, archived };
-            self.write(&entry)?;
-            self.state.apply(entry, &mut Vec::new());
+            self.note(Entry::Receipt { incarnation, sequence, archived })?;
             return Ok(());
         }
         if !self.state.gateways.contains(&gateway) {
-            let entry = Entry::Gateway(gateway);
-            self.write(&entry)?;
-            self.state.apply(entry, &mut Vec::new());
+            self.note(Entry::Gateway(gateway))?;
         }
         let stored = StoredReceipt { incarnation, sequence, receipt };
         let bytes = stored.encode();
@@ -72,9 +68,7 @@ impl Store {
             held.incarnation == incarnation && held.sequence <= sequence && held.answer == Answer::Receipt
         };
         if self.state.held.iter().any(affected) {
-            let entry = Entry::Archived { incarnation, sequence };
-            self.write(&entry)?;
-            self.state.apply(entry, &mut Vec::new());
+            self.note(Entry::Archived { incarnation, sequence })?;
         }
         Ok(())
     }
@@ -85,9 +79,7 @@ impl Store {
         while kept > self.options.retained {
             let answered = self.state.held.iter().find(|held| held.answer == Answer::Receipt).copied();
             let Some(oldest) = answered else { break };
-            let entry = Entry::Forgotten { incarnation: oldest.incarnation, sequence: oldest.sequence };
-            self.write(&entry)?;
-            self.state.apply(entry, &mut Vec::new());
+            self.note(Entry::Forgotten { incarnation: oldest.incarnation, sequence: oldest.sequence })?;
             kept = kept.saturating_sub(oldest.kept_bytes());
         }
         let first_kept = self.state.held.iter().map(|held| held.position).min().unwrap_or(self.journal.end());
