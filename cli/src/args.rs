@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use depin_domain::rewards::Account;
 
 /// Looks into a network of devices, lets them in, explains and verifies what they are paid.
 #[derive(Debug, Parser)]
@@ -231,11 +232,14 @@ pub(crate) enum Command {
         /// The audit export (signed headers, sections, paths) instead of the public one
         #[arg(long)]
         audit: bool,
+        /// The public export with what was signed about the devices of this account (0x…), and of no other
+        #[arg(long, value_name = "ACCOUNT", conflicts_with = "audit")]
+        owner: Option<Account>,
         /// Directory
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Repeats an epoch offline: from its public export weights, amounts, root; from its audit export everything
+    /// Repeats an epoch offline: from its public export weights, amounts, root; from its audit export everything; from an owner's also his devices
     Recompute {
         /// The export's directory or its manifest.json
         path: PathBuf,

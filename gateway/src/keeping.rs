@@ -10,6 +10,8 @@ use depin_domain::time::Timestamp;
 use depin_ledger::{Clock, EmbeddedLedger, Settings};
 use depin_log::{DiskStorage, Storage};
 
+use crate::retention::RetentionOptions;
+
 /// Verify, compact, back up, restore or release the embedded ledger of a stopped gateway
 #[derive(Parser, Clone, Debug)]
 #[command(name = "depin-gateway ledger", version)]
@@ -29,9 +31,9 @@ pub enum LedgerCommand {
     Verify,
     /// Remove log segments that are older than the retention and whose epochs are settled for good; digests stay
     Compact {
-        /// Days that proofs are kept
-        #[arg(long, default_value_t = 400, value_name = "DAYS")]
-        keep_days: u32,
+        /// Which
+        #[command(flatten)]
+        retention: RetentionOptions,
         /// The running gateway's backup: then nothing goes that is in no backup
         #[arg(long, env = "DEPIN_BACKUP_DIR", value_name = "DIR")]
         backup_dir: Option<PathBuf>,
@@ -73,10 +75,10 @@ pub fn run_ledger(options: LedgerOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &options.command {
         LedgerCommand::Verify => verify(data, &settings),
-        LedgerCommand::Compact { keep_days, backup_dir } => {
+        LedgerCommand::Compact { retention, backup_dir } => {
             let settings = Settings { backup_configured: backup_dir.is_some(), ..settings };
             let ledger = EmbeddedLedger::open(data, settings, Clock::system())?;
-            let before = Timestamp(Clock::system().now().0.saturating_sub(i64::from(*keep_days) * 86_400_000));
+            let before = retention.before(Clock::system().now()).unwrap_or(Timestamp(i64::MIN));
             let done = runtime.block_on(ledger.compact(before))?;
             ledger.close();
             println!("{{\"frontBefore\":{},\"front\":{},\"thinned\":{}}}", done.old_front, done.front, done.thinned);

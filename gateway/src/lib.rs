@@ -9,6 +9,7 @@ pub mod clock;
 pub mod keeping;
 pub mod limits;
 pub mod options;
+pub mod retention;
 pub mod server;
 
 mod configuration;
@@ -28,4 +29,5 @@ pub use clock::Clock;
 pub use keeping::{LedgerOptions, run_ledger};
 pub use limits::Limits;
 pub use options::{Options, run};
+pub use retention::RetentionOptions;
 pub use server::{Gateway, Running};

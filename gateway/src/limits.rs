@@ -32,22 +32,22 @@ pub struct Limits {
     #[arg(long, env = "DEPIN_MAX_UNANSWERED_BYTES", default_value_t = 256 << 20, value_name = "BYTES")]
     pub max_unanswered_bytes: usize,
     /// Proofs a second of one agent, with a burst of four seconds
-    #[arg(long, env = "DEPIN_MAX_AGENT_PROOFS_PER_SECOND", default_value_t = 5_000, value_name = "N")]
+    #[arg(long, env = "DEPIN_AGENT_PROOFS_PER_SECOND", default_value_t = 5_000, value_name = "N")]
     pub agent_proofs_per_second: u64,
     /// Streams of proofs of one agent
-    #[arg(long, env = "DEPIN_MAX_AGENT_STREAMS", default_value_t = 4, value_name = "N")]
+    #[arg(long, env = "DEPIN_AGENT_STREAMS", default_value_t = 4, value_name = "N")]
     pub agent_streams: usize,
     /// Streams of proofs of all agents
-    #[arg(long, env = "DEPIN_MAX_STREAMS", default_value_t = 10_000, value_name = "N")]
+    #[arg(long, env = "DEPIN_STREAMS", default_value_t = 10_000, value_name = "N")]
     pub streams: usize,
     /// Connections to each of the two ports
-    #[arg(long, env = "DEPIN_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
+    #[arg(long, env = "DEPIN_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
     pub connections: usize,
     /// Enrollment requests a second of all strangers together, with a burst of ten seconds; as many renewals of all agents beside them
-    #[arg(long, env = "DEPIN_MAX_ENROLLMENTS_PER_SECOND", default_value_t = 50, value_name = "N")]
+    #[arg(long, env = "DEPIN_ENROLLMENTS_PER_SECOND", default_value_t = 50, value_name = "N")]
     pub enrollments_per_second: u64,
     /// Sightings that one agent may report in a minute
-    #[arg(long, env = "DEPIN_MAX_AGENT_SIGHTINGS_PER_MINUTE", default_value_t = 600, value_name = "N")]
+    #[arg(long, env = "DEPIN_AGENT_SIGHTINGS_PER_MINUTE", default_value_t = 600, value_name = "N")]
     pub agent_sightings_per_minute: u64,
     /// How far an agent's clock may be from the gateway's before it must stop sealing, in milliseconds
     #[arg(long, env = "DEPIN_MAX_CLOCK_SKEW_MS", default_value_t = 60_000, value_name = "MS")]

@@ -14,6 +14,7 @@ use crate::{
     backup::{BackupOptions, Backups},
     clock::Clock,
     limits::Limits,
+    retention::{Retention, RetentionOptions},
     server::{Gateway, Settings},
     trouble,
 };
@@ -41,6 +42,9 @@ pub struct Options {
     /// How the ledger is backed up
     #[command(flatten)]
     pub backup: BackupOptions,
+    /// How long proofs are kept
+    #[command(flatten)]
+    pub retention: RetentionOptions,
     /// What it takes from outside
     #[command(flatten)]
     pub limits: Limits,
@@ -90,10 +94,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         limits: options.limits,
     };
     let backups = Backups::new(&ledger, &options.backup, &clock, &mut metrics);
+    let retention = Retention::new(&ledger, options.retention, &clock, &mut metrics);
     let gateway = Gateway::new(settings, Arc::clone(&ledger) as Arc<dyn Ledger>, clock, &mut metrics);
     let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(metrics), health).await?;
     let admin = tokio::spawn(admin.run(stop.clone().cancelled_owned()));
     let backups = backups.map(|backups| tokio::spawn(backups.run(stop.clone())));
+    let retention = tokio::spawn(retention.run(stop.clone()));
     if let Some(running) = gateway.start(stop.clone()).await? {
         serving.pass();
         running.finished().await?;
@@ -103,6 +109,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     if let Some(backups) = backups {
         backups.await.context("the backups")?;
     }
+    retention.await.context("the retention")?;
     // Streams that a drain gave up may still hold the ledger; dropping the last hold closes it the same way.
     if let Some(ledger) = Arc::into_inner(ledger) {
         tokio::task::spawn_blocking(move || ledger.close()).await.context("close the ledger")?;
@@ -141,5 +148,11 @@ mod tests {
         let options = Options::parse_from(["depin-gateway", "--tls-dir", "tls", "--data-dir", "data"]);
         assert_eq!((options.listen.port(), options.ledger_listen.port()), (8443, 8444));
         assert_eq!((options.backup.backup_dir, options.backup.backup_every.as_secs()), (None, 900));
+        assert_eq!(options.retention.keep_days, 400);
+        for argument in Options::command().get_arguments() {
+            let flag = argument.get_long().unwrap_or_default();
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, Some(format!("DEPIN_{}", flag.replace('-', "_").to_uppercase())), "{flag}");
+        }
     }
 }

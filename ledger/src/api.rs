@@ -9,6 +9,7 @@ use depin_domain::{
     ids::{AgentId, DeviceId, Digest, KeyId},
     proofs::{ChainHead, Reason, Verdict},
     registry::{Record, Registry},
+    rewards::Account,
     time::{Timestamp, Window},
 };
 use depin_proto::{envelope::OpenedProof, v1};
@@ -202,6 +203,8 @@ pub enum Export {
     Public,
     /// Signed headers, sections, paths and verdicts, for named recipients.
     Audit,
+    /// The public one with signed headers, sections and paths of the devices in which this account has a share.
+    Owner(Account),
 }
 
 /// Files in chunks; a chunk with a name begins a file.

@@ -71,6 +71,7 @@ fn directory(root: &Arc<dyn Storage>, name: &str) -> Result<Arc<dyn Storage>, Le
 impl EmbeddedLedger {
     /// Copies everything up to now into `target` while the ledger goes on. What it then holds is archived.
     pub async fn backup(&self, target: Arc<dyn Storage>) -> Result<BackupManifest, LedgerError> {
+        let _alone = self.upkeep().await;
         let (root, begun) = self.call(|core| Ok((Arc::clone(&core.root), core.begin_backup()?))).await?;
         let copied = tokio::task::spawn_blocking(move || copy(&root, &target, begun)).await;
         let manifest =

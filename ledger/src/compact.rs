@@ -1,24 +1,25 @@
 //! Retention: whole segments whose proofs are older than it and whose epochs are settled for good give way to their digests.
 //!
 //! First the digests are written, then the state before the cut (twice), then segments are removed: a crash in between leaves more than is
-//! needed, never less. Frozen statistics and results stay.
+//! needed, never less. Frozen statistics and results stay. What goes was durable long ago, so all but the removal is done beside the writer.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use depin_domain::{ids::Digest, time::Timestamp};
-use depin_log::{LogReader, Storage};
+use depin_log::{LogReader, Storage, checkpoint};
 use depin_proto::envelope;
 use prost::Message as _;
 
 use crate::{
     core::{Core, from_log},
-    embedded::EmbeddedLedger,
+    embedded::{EmbeddedLedger, blocking},
     error::LedgerError,
     files::{Kind, Writer},
     lateness,
-    loading::load_base,
-    record::{Entry, ProofRecord, ThinProof},
+    loading::{BASE, load_base},
+    record::{Entry, ProofRecord, TAG, ThinProof},
+    snapshot,
     state::State,
 };
 
@@ -34,48 +35,42 @@ pub struct Compaction {
 }
 
 impl EmbeddedLedger {
-    /// Removes segments whose proofs all arrived before `before`. The writer waits meanwhile.
+    /// Removes segments whose proofs all arrived before `before`.
     pub async fn compact(&self, before: Timestamp) -> Result<Compaction, LedgerError> {
-        self.call(move |core| core.compact(before)).await
+        // A backup meanwhile would copy segments that go.
+        let _alone = self.upkeep().await;
+        let retention = self.call(move |core| core.retention(before)).await?;
+        let old_front = retention.reader.front();
+        let Some((cut, thinned)) = blocking(move || retention.thin()).await? else {
+            return Ok(Compaction { old_front, front: old_front, thinned: 0 });
+        };
+        let front = self.call(move |core| core.log.truncate_front(cut).map_err(from_log)).await?;
+        Ok(Compaction { old_front, front, thinned })
     }
 }
 
-impl Core {
-    pub(crate) fn compact(&mut self, before: Timestamp) -> Result<Compaction, LedgerError> {
-        self.log.sync().map_err(from_log)?;
-        let old_front = self.log.front();
-        let reader = self.log.reader();
-        let base = load_base(&*self.root, old_front)?;
-        let from = base.applied;
-        let cut = self.cut(&reader, from, before)?;
-        if cut == from {
-            return Ok(Compaction { old_front, front: old_front, thinned: 0 });
-        }
-        let directory = self.root.directory("thin").map_err(|error| LedgerError::Unavailable(error.to_string()))?;
-        let (base, thinned) = thin(&reader, base, cut, directory)?;
-        self.write_base(&base)?;
-        let front = self.log.truncate_front(cut).map_err(from_log)?;
-        Ok(Compaction { old_front, front, thinned })
-    }
+/// What may go, as of now; later more may.
+struct Retention {
+    root: Arc<dyn Storage>,
+    reader: LogReader,
+    /// Proofs that arrived before.
+    before: Timestamp,
+    /// Readings before this time count in no epoch any more.
+    settled: Timestamp,
+    /// Where a backup is configured: only what it holds.
+    archived: u64,
+}
 
-    /// The position up to which everything may go.
-    fn cut(&self, reader: &LogReader, from: u64, before: Timestamp) -> Result<u64, LedgerError> {
-        let settled = self.settled();
-        let mut cursor = reader.read_from(from).map_err(from_log)?;
-        let mut cut = from;
-        while let Some(record) = cursor.next_record().map_err(from_log)? {
-            let (position, next) = (record.position, record.next);
-            if self.settings.backup_configured && next > self.state.archived {
-                break;
-            }
-            if let Entry::Proof(proof) = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?
-                && !expendable(&proof, position, before, settled)?
-            {
-                break;
-            }
-            cut = next;
-        }
-        Ok(cut)
+impl Core {
+    fn retention(&mut self, before: Timestamp) -> Result<Retention, LedgerError> {
+        self.log.sync().map_err(from_log)?;
+        Ok(Retention {
+            root: Arc::clone(&self.root),
+            reader: self.log.reader(),
+            before,
+            settled: self.settled(),
+            archived: if self.settings.backup_configured { self.state.archived } else { u64::MAX },
+        })
     }
 
     /// Readings before this time count in no epoch any more.
@@ -84,6 +79,44 @@ impl Core {
             self.state.registry.programs().filter(|(id, program)| !lateness::is_over(&self.state, id, program));
         let ends = programs.map(|(id, _)| lateness::settled(&self.state, id).unwrap_or(Timestamp(i64::MIN)));
         ends.min().unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl Retention {
+    /// Writes what stays of that which may go. Up to where, and of how many proofs; none: no whole segment may go.
+    fn thin(self) -> Result<Option<(u64, u64)>, LedgerError> {
+        let base = load_base(&*self.root, self.reader.front())?;
+        let cut = self.cut(base.applied)?;
+        if cut == base.applied || !self.reader.ends_segment_by(cut) {
+            return Ok(None);
+        }
+        let directory = self.root.directory("thin").map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        let (base, thinned) = thin(&self.reader, base, cut, directory)?;
+        let bytes = snapshot::encode(&base);
+        // Twice, so that no single damage can take it away.
+        for _ in 0..2 {
+            checkpoint::write(&*self.root, BASE, TAG, &bytes).map_err(from_log)?;
+        }
+        Ok(Some((cut, thinned)))
+    }
+
+    /// The position up to which everything may go.
+    fn cut(&self, from: u64) -> Result<u64, LedgerError> {
+        let mut cursor = self.reader.read_from(from).map_err(from_log)?;
+        let mut cut = from;
+        while let Some(record) = cursor.next_record().map_err(from_log)? {
+            let (position, next) = (record.position, record.next);
+            if next > self.archived {
+                break;
+            }
+            if let Entry::Proof(proof) = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?
+                && !expendable(&proof, position, self.before, self.settled)?
+            {
+                break;
+            }
+            cut = next;
+        }
+        Ok(cut)
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::{
     api::{Confirmation, Outcome, RegistrySnapshot, Submission},
     error::LedgerError,
-    loading::{BASE, CHECKPOINT, load_state},
+    loading::{CHECKPOINT, load_state},
     recall::Found,
     record::{ConfirmationRecord, Entry, EvidenceRecord, IncarnationRecord, ProofRecord, TAG, TickRecord},
     settings::{Clock, Settings},
@@ -224,15 +224,6 @@ impl Core {
     pub(crate) fn checkpoint(&mut self) -> Result<(), LedgerError> {
         checkpoint::write(&*self.root, CHECKPOINT, TAG, &snapshot::encode(&self.state)).map_err(from_log)?;
         self.checkpointed = self.log.end();
-        Ok(())
-    }
-
-    /// Writes `state` as the base, twice, so that no single damage can take it away.
-    pub(crate) fn write_base(&mut self, state: &State) -> Result<(), LedgerError> {
-        let bytes = snapshot::encode(state);
-        for _ in 0..2 {
-            checkpoint::write(&*self.root, BASE, TAG, &bytes).map_err(from_log)?;
-        }
         Ok(())
     }
 

@@ -26,9 +26,10 @@ use crate::{
     error::LedgerError,
     export,
     files::{Kind, Reader},
+    loading::load_base,
     reading,
     settings::{Clock, Settings},
-    state::Epoch,
+    state::{Accounts, Epoch},
 };
 
 /// Answers a caller once its group is durable, or why it is not.
@@ -59,7 +60,10 @@ pub struct EmbeddedLedger {
     inbox: watch::Receiver<u64>,
     trouble: watch::Receiver<Option<String>>,
     reader: LogReader,
+    root: Arc<dyn Storage>,
     files: Arc<dyn Storage>,
+    /// Held by a backup or a compaction.
+    upkeep: tokio::sync::Mutex<()>,
     settings: Settings,
 }
 
@@ -76,13 +80,24 @@ impl EmbeddedLedger {
         let (tasks, queue) = sync_channel(settings.queue);
         let (registry, inbox) = (core.registry_changes.subscribe(), core.inbox_changes.subscribe());
         let trouble = core.trouble.subscribe();
-        let (reader, files) = (core.log.reader(), core.files.clone());
+        let (reader, root, files) = (core.log.reader(), Arc::clone(&core.root), Arc::clone(&core.files));
         let idle = Duration::from_millis(settings.idle_tick_ms.max(1));
         let thread = std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || run(core, &queue, idle))
             .map_err(|error| LedgerError::Unavailable(format!("start the writer's thread: {error}")))?;
-        Ok(Self { tasks, thread: Some(thread), registry, inbox, trouble, reader, files, settings })
+        Ok(Self {
+            tasks,
+            thread: Some(thread),
+            registry,
+            inbox,
+            trouble,
+            reader,
+            root,
+            files,
+            upkeep: tokio::sync::Mutex::default(),
+            settings,
+        })
     }
 
     /// Works off what waits, writes a checkpoint and closes the log. Also done on drop.
@@ -137,6 +152,11 @@ impl EmbeddedLedger {
     /// What is kept of a device's accepted readings; absent: none ever counted.
     pub async fn statistics(&self, device: DeviceId) -> Result<Option<DeviceStatistics>, LedgerError> {
         self.call(move |core| Ok(core.state.accounts.get(&device).cloned())).await
+    }
+
+    /// The turn of a backup or a compaction: each needs the other one's files to stay as they are.
+    pub(crate) async fn upkeep(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.upkeep.lock().await
     }
 
     fn epoch(&self, program: String, number: u64) -> Answer<'static, Epoch> {
@@ -246,7 +266,7 @@ fn shut(mut core: Core) {
 }
 
 /// Runs blocking `work` away from the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, LedgerError> {
     let joined = tokio::task::spawn_blocking(work).await;
@@ -424,7 +444,7 @@ impl Ledger for EmbeddedLedger {
         let epoch = self.epoch(program.clone(), number);
         let registry = self.registry.borrow().registry.clone();
         let written = self.call(|core| Ok(core.state.written.clone()));
-        let (files, reader) = (Arc::clone(&self.files), self.reader.clone());
+        let (root, files, log) = (Arc::clone(&self.root), Arc::clone(&self.files), self.reader.clone());
         Box::pin(async move {
             let (epoch, mut written) = (epoch.await?, written.await?);
             let close = epoch.closed.close.clone().unwrap_or_default();
@@ -443,13 +463,20 @@ impl Ledger for EmbeddedLedger {
                 },
                 None => None,
             };
-            let source = export::Source { epoch, registry, written, previous, matured, files, log: reader };
             let (chunks, receiver) = mpsc::channel(8);
             tokio::task::spawn_blocking(move || {
-                let result = match export {
-                    Export::Public => export::public::write(&source, &chunks),
-                    Export::Audit => export::audit::write(&source, &chunks),
+                let removed = match export {
+                    Export::Public => Ok(Accounts::default()),
+                    Export::Audit | Export::Owner(_) => load_base(&*root, log.front()).map(|base| base.accounts),
                 };
+                let result = removed.and_then(|removed| {
+                    let source = export::Source { epoch, registry, written, previous, matured, files, log, removed };
+                    match export {
+                        Export::Public => export::public::write(&source, &chunks),
+                        Export::Audit => export::audit::write(&source, &chunks),
+                        Export::Owner(owner) => export::owner::write(&source, &chunks, &owner),
+                    }
+                });
                 if let Err(error) = result {
                     // A receiver that is gone wants no error either.
                     drop(chunks.blocking_send(Err(error)));

@@ -5,7 +5,10 @@ mod network;
 
 use std::sync::Arc;
 
-use depin_domain::{rewards::Line, time::Timestamp};
+use depin_domain::{
+    rewards::{Account, Line},
+    time::Timestamp,
+};
 use depin_ledger::{
     EmbeddedLedger, EpochRecord, Export, Ledger, LedgerError, OpenChain, Outcome, Settings, restore, verify,
 };
@@ -286,16 +289,91 @@ fn a_close_amid_appends_counts_exactly_what_stands_before_it() {
 }
 
 async fn files(ledger: &EmbeddedLedger, export: Export) -> Vec<(String, Vec<u8>)> {
-    let mut stream = ledger.read_export(PROGRAM.into(), 0, export).await.unwrap();
+    files_of(ledger, 0, export).await.unwrap()
+}
+
+async fn files_of(
+    ledger: &EmbeddedLedger,
+    number: u64,
+    export: Export,
+) -> Result<Vec<(String, Vec<u8>)>, depin_ledger::LedgerError> {
+    let mut stream = ledger.read_export(PROGRAM.into(), number, export).await?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     while let Some(chunk) = stream.recv().await {
-        let v1::FileChunk { name, data } = chunk.unwrap();
+        let v1::FileChunk { name, data } = chunk?;
         if !name.is_empty() {
             files.push((name, Vec::new()));
         }
         files.last_mut().unwrap().1.extend_from_slice(&data);
     }
-    files
+    Ok(files)
+}
+
+/// Results with a line for each device, which no rule has made.
+async fn record(ledger: &EmbeddedLedger, number: u64) {
+    let writer = ledger.acquire_writer("recorder".into()).await.unwrap();
+    let line =
+        |number: u32, weight: u64| Line { device: device_id(number), weight, raw_weight: weight, ..Line::default() };
+    let lines = [line(4, 7), line(5, 9)].iter().map(|line| depin_domain::canonical::to_vec(line).unwrap()).collect();
+    let result =
+        EpochRecord { summary: b"{\"minted\":\"1000\"}".to_vec(), lines, state: b"{\"carry\":\"0\"}".to_vec() };
+    ledger.record_epoch(writer, PROGRAM.into(), number, result).await.unwrap();
+}
+
+#[test]
+fn retention_ends_the_audit_of_what_it_removed_and_leaves_the_next_epochs_as_it_was() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
+        let (ledger, _) = aged(&storage, &hands).await;
+        record(&ledger, 0).await;
+        record(&ledger, 1).await;
+        let before = files_of(&ledger, 1, Export::Audit).await.unwrap();
+        assert!(files_of(&ledger, 0, Export::Audit).await.is_ok());
+        assert!(ledger.compact(Timestamp(i64::MAX)).await.unwrap().front > 0);
+        let gone = files_of(&ledger, 0, Export::Audit).await.unwrap_err();
+        assert!(gone.to_string().contains("past its retention"), "{gone}");
+        assert!(files_of(&ledger, 0, Export::Public).await.is_ok(), "results stay");
+        let after = files_of(&ledger, 1, Export::Audit).await.unwrap();
+        assert_eq!(before, after, "increases begin at the same marks");
+        // Nothing more may go now, and asking costs nothing.
+        let again = ledger.compact(Timestamp(i64::MAX)).await.unwrap();
+        assert_eq!((again.front, again.thinned), (again.old_front, 0));
+    });
+}
+
+#[test]
+fn an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other() {
+    use parquet::{
+        file::reader::{FileReader, SerializedFileReader},
+        record::RowAccessor,
+    };
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
+        let (ledger, _) = aged(&storage, &hands).await;
+        record(&ledger, 0).await;
+        let nobody = Account([9; 20]);
+        let none = files_of(&ledger, 0, Export::Owner(nobody)).await.unwrap_err();
+        assert!(none.to_string().contains(&nobody.to_string()), "{none}");
+        let all = files(&ledger, Export::Audit).await;
+        let own = files(&ledger, Export::Owner(owner_of(4))).await;
+        let column = |files: &[(String, Vec<u8>)], name: &str, at: usize| -> Vec<String> {
+            let file = files.iter().find(|(known, _)| known == name).unwrap();
+            let reader = SerializedFileReader::new(bytes::Bytes::from(file.1.clone())).unwrap();
+            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().get_string(at).unwrap().clone()).collect()
+        };
+        let mine = device_id(4).to_string();
+        let of_all = column(&all, "sections-00000.parquet", 7);
+        let of_mine = column(&own, "sections-00000.parquet", 7);
+        assert!(of_all.iter().any(|device| *device != mine), "the audit shows the neighbour");
+        assert_eq!(of_mine, of_all.iter().filter(|device| **device == mine).cloned().collect::<Vec<_>>());
+        assert_eq!(column(&own, "devices.parquet", 0), [mine.clone()]);
+        let pseudonym = column(&own, "devices.parquet", 1);
+        assert!(column(&own, "public.parquet", 0).contains(&pseudonym[0]));
+        let neighbour = device_id(5).to_string();
+        assert!(column(&all, "registry.parquet", 2).iter().any(|change| change.contains(&neighbour)));
+        assert!(column(&own, "registry.parquet", 2).iter().all(|change| !change.contains(&neighbour)));
+        assert!(column(&own, "marks.parquet", 1).iter().all(|device| *device == mine));
+    });
 }
 
 #[test]
@@ -307,18 +385,7 @@ fn the_public_export_names_no_device_and_the_audit_export_proves_itself() {
     runtime().block_on(async {
         let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
         let (ledger, _) = aged(&storage, &hands).await;
-        let writer = ledger.acquire_writer("recorder".into()).await.unwrap();
-        let line = |number: u32, weight: u64| Line {
-            device: device_id(number),
-            weight,
-            raw_weight: weight,
-            ..Line::default()
-        };
-        let lines: Vec<Vec<u8>> =
-            [line(4, 7), line(5, 9)].iter().map(|line| depin_domain::canonical::to_vec(line).unwrap()).collect();
-        let result =
-            EpochRecord { summary: b"{\"minted\":\"1000\"}".to_vec(), lines, state: b"{\"carry\":\"0\"}".to_vec() };
-        ledger.record_epoch(writer, PROGRAM.into(), 0, result).await.unwrap();
+        record(&ledger, 0).await;
 
         let public = files(&ledger, Export::Public).await;
         assert_eq!(

@@ -117,6 +117,12 @@ impl LogReader {
         self.shared.front()
     }
 
+    /// Whether [`crate::Log::truncate_front`] at `position` would remove anything.
+    #[must_use]
+    pub fn ends_segment_by(&self, position: u64) -> bool {
+        self.shared.first_ending_by(position).is_some()
+    }
+
     /// Records from `position` on, which must be the position of a record, the front or the end.
     pub fn read_from(&self, position: u64) -> Result<Cursor, LogError> {
         let front = self.front();

@@ -1,6 +1,6 @@
 //! The whole spine as real processes: hardware that duplicates, reorders, misbehaves and disconnects; a gateway and an agent
-//! that are killed under load. Every reading that was acknowledged is counted exactly once, in exactly the sums that the
-//! hardware reports, and the roots recompute with another implementation.
+//! that are killed under load, and a cluster whose etcd is lost and whose specs are applied again. Every reading that was acknowledged is
+//! counted exactly once, in exactly the sums that the hardware reports, and the roots recompute with another implementation.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
@@ -12,7 +12,7 @@ use std::{
 
 use depin_tests::{Cluster, Observer, Stack, eventually, money, observer::Sums, start_networks, tools::Tools};
 use serde_json::Value;
-use xtask::demo::networks;
+use xtask::{demo::networks, stack::NAMESPACE};
 
 const PROGRAMS: [&str; 2] = ["energy/kilowatts", "weather/observations"];
 const LIMIT: Duration = Duration::from_secs(300);
@@ -48,14 +48,35 @@ fn metric_in_payload(metric: &str) -> &[&str] {
     }
 }
 
-fn start(dir: &Path) -> (Cluster, Stack) {
+fn start(dir: &Path) -> (Cluster, Stack, u64) {
     let (cluster, stack) = start_networks(dir).unwrap();
     networks::apply_devices(&cluster).unwrap();
     let genesis = u64::try_from(now_ms()).unwrap();
     networks::apply_programs(&cluster, genesis).unwrap();
     // Readings from before the first epoch would count nowhere.
     eventually("the first epoch", LIMIT, || now_ms() > i64::try_from(genesis).unwrap() + 6_000);
-    (cluster, stack)
+    (cluster, stack, genesis)
+}
+
+/// Etcd is lost with all that was in it. Specs come back from where people keep them, the authority's Secret from its backup; agents that
+/// nobody wrote down stay known to the ledger.
+fn lose_the_cluster(cluster: &mut Cluster, stack: &mut Stack, genesis: u64) {
+    let secret = cluster.get(&["secret", "depin-ca", "-n", NAMESPACE]).unwrap();
+    cluster.own().unwrap().lose_etcd().unwrap();
+    stack.operator.take().unwrap().kill();
+    stack.gateway.take().unwrap().kill();
+    assert!(cluster.get(&["namespace", NAMESPACE]).is_err(), "nothing is left");
+
+    cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")).unwrap();
+    let metadata = serde_json::json!({"name": "depin-ca", "namespace": NAMESPACE});
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": secret["type"], "data": secret["data"],
+    });
+    cluster.apply(&secret.to_string()).unwrap();
+    stack.start_center(cluster).unwrap();
+    networks::apply_fleets(cluster).unwrap();
+    networks::apply_devices(cluster).unwrap();
+    networks::apply_programs(cluster, genesis).unwrap();
 }
 
 fn start_hardware(stack: &mut Stack) {
@@ -65,7 +86,8 @@ fn start_hardware(stack: &mut Stack) {
     let with = |network| [&["--network", network][..], &common].concat();
     stack.start_simulator("meters", &home, &[with("meters"), faults.to_vec()].concat()).unwrap();
     stack.start_simulator("pv", &home, &with("pv")).unwrap();
-    stack.start_simulator("weather", &field, &with("weather")).unwrap();
+    let faults = ["--reordering", "0.1", "--skewed", "0.05", "--stuck", "0.1"];
+    stack.start_simulator("weather", &field, &[with("weather"), faults.to_vec()].concat()).unwrap();
 }
 
 #[test]
@@ -75,7 +97,7 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (cluster, mut stack) = start(dir.path());
+    let (mut cluster, mut stack, genesis) = start(dir.path());
     start_hardware(&mut stack);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // Channels are made outside of `block_on`, but need the runtime.
@@ -92,6 +114,7 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
     // And the agent that hardware speaks to directly.
     stack.agents[0].process.crash();
     stack.restart_agent(0).unwrap();
+    lose_the_cluster(&mut cluster, &mut stack, genesis);
 
     eventually("the end of the hardware's plan", LIMIT, || {
         stack.simulators.iter_mut().all(|(_, simulator)| simulator.exited().unwrap().is_some())
@@ -100,6 +123,9 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
         ["meters", "pv", "weather"].iter().map(|name| stack.simulator_report(name).unwrap()).collect();
     for report in &reports {
         assert_eq!(report["published"], report["acknowledged"], "{report}");
+    }
+    for (report, fault) in [(0, "duplicates"), (2, "reordering"), (2, "skewed"), (2, "stuck")] {
+        assert!(reports[report]["faults"][fault].as_u64() > Some(0), "{fault}: {}", reports[report]["faults"]);
     }
     let ended = now_ms();
     let promised = promised(&reports);

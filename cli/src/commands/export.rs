@@ -1,7 +1,8 @@
-//! `export`: fetches an epoch's public or audit export into a directory.
+//! `export`: fetches an epoch's public, audit or owner's export into a directory.
 
 use std::{io::Write as _, path::Path};
 
+use depin_domain::rewards::Account;
 use depin_proto::v1::{ReadExportRequest, read_export_request::Kind};
 use serde_json::json;
 
@@ -12,6 +13,7 @@ pub(super) struct Wanted<'a> {
     pub(super) program: &'a str,
     pub(super) epoch: Option<u64>,
     pub(super) audit: bool,
+    pub(super) owner: Option<&'a Account>,
 }
 
 pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>, out: &Path) -> Result<Report, Fault> {
@@ -33,8 +35,14 @@ pub(super) async fn run(ledger: &Ledger, namespace: &str, wanted: &Wanted<'_>, o
         },
     };
     std::fs::create_dir_all(out).map_err(|error| Fault::file(out, error))?;
-    let kind = if wanted.audit { Kind::Audit } else { Kind::Public };
-    let mut stream = ledger.export(ReadExportRequest { program: program.clone(), number, kind: kind.into() }).await?;
+    let kind = match wanted.owner {
+        Some(_) => Kind::Owner,
+        None if wanted.audit => Kind::Audit,
+        None => Kind::Public,
+    };
+    let account = wanted.owner.map(Account::to_string).unwrap_or_default();
+    let request = ReadExportRequest { program: program.clone(), number, kind: kind.into(), account };
+    let mut stream = ledger.export(request).await?;
     let mut files = Vec::new();
     let mut open: Option<std::fs::File> = None;
     while let Some(chunk) = stream.message().await? {

@@ -9,10 +9,12 @@ mod devices;
 mod epochs;
 mod explain;
 mod export;
+mod owner;
 mod proof;
 mod proofs;
 mod recompute;
 mod release;
+mod sections;
 mod status;
 mod suspend;
 mod token;
@@ -66,8 +68,8 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
         }
         Command::Token(command) => token::run(arguments, command).await,
         Command::Viewer(command) => viewer::run(arguments, command).await,
-        Command::Export { program, epoch, audit, out } => {
-            let wanted = export::Wanted { program, epoch: *epoch, audit: *audit };
+        Command::Export { program, epoch, audit, owner, out } => {
+            let wanted = export::Wanted { program, epoch: *epoch, audit: *audit, owner: owner.as_ref() };
             export::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out).await
         }
         Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,

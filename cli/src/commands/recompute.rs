@@ -1,5 +1,5 @@
 //! `recompute`: repeats an epoch anywhere, offline, and says whether what was published is right: from its public export weights, amounts and
-//! root, from its audit export everything, beginning with signatures.
+//! root, from its audit export everything, beginning with signatures, from an owner's the same for his devices.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use depin_domain::rewards::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{audit, bundle::Bundle};
+use super::{audit, bundle::Bundle, owner};
 use crate::{
     fault::Fault,
     output::{Report, Table},
@@ -20,6 +20,8 @@ use crate::{
 const PUBLIC: &str = "depin.v1.PublicExport";
 /// The format of an audit export.
 const AUDIT: &str = "depin.v1.AuditExport";
+/// The format of an owner's export.
+const OWNER: &str = "depin.v1.OwnerExport";
 /// Differences that a table shows.
 const SHOWN: usize = 50;
 
@@ -33,9 +35,12 @@ pub(super) fn run(path: &Path, previous: Option<&Path>) -> Result<Report, Fault>
     let bundle = Bundle::open(path)?;
     match bundle.format.as_str() {
         PUBLIC => public(&bundle, previous.map(before).transpose()?.as_ref()),
-        AUDIT if previous.is_some() => Err(bundle.fault("an audit export carries all that it needs: give it alone")),
+        AUDIT | OWNER if previous.is_some() => Err(bundle.fault("carries all that it needs: give it alone")),
         AUDIT => audit::run(&bundle),
-        other => Err(bundle.fault(format!("has the format {other:?}; this program reads {PUBLIC} and {AUDIT}"))),
+        OWNER => owner::run(&bundle),
+        other => {
+            Err(bundle.fault(format!("has the format {other:?}; this program reads {PUBLIC}, {AUDIT} and {OWNER}")))
+        }
     }
 }
 
@@ -68,13 +73,19 @@ fn accounts(bundle: &Bundle) -> Result<Vec<(Account, Amount)>, Fault> {
     Ok(accounts)
 }
 
-fn public(bundle: &Bundle, previous: Option<&Previous>) -> Result<Report, Fault> {
+/// An epoch's public lines, with program and totals.
+pub(super) fn public_epoch(bundle: &Bundle) -> Result<PublicEpoch, Fault> {
     let Manifest { summary, spec } = bundle.manifest()?;
     let mut public = PublicEpoch { spec, summary, lines: Vec::new(), accounts: accounts(bundle)? };
     bundle.rows("public.parquet", |row| {
         public.lines.push(row.json("line")?);
         Ok(())
     })?;
+    Ok(public)
+}
+
+fn public(bundle: &Bundle, previous: Option<&Previous>) -> Result<Report, Fault> {
+    let public = public_epoch(bundle)?;
     let number = public.summary.number;
     let again = recompute(&public, previous).map_err(|error| bundle.fault(error))?;
     let root = again.root.as_deref().unwrap_or("none");

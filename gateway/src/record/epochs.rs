@@ -102,7 +102,11 @@ impl LedgerService {
         let export = match request.kind() {
             Kind::Public => Export::Public,
             Kind::Audit => Export::Audit,
-            Kind::Unspecified => return Err(Status::invalid_argument("kind: is neither PUBLIC nor AUDIT")),
+            Kind::Owner => {
+                let account = request.account.parse();
+                Export::Owner(account.map_err(|error| Status::invalid_argument(format!("account: {error}")))?)
+            }
+            Kind::Unspecified => return Err(Status::invalid_argument("kind: is none of PUBLIC, AUDIT and OWNER")),
         };
         let chunks = self.ledger.read_export(request.program, request.number, export).await.map_err(status)?;
         forward(chunks, sender).await

@@ -1,10 +1,12 @@
-//! What leaves the ledger about an epoch: the public export, from which anyone can recompute amounts and root, and the audit export.
+//! What leaves the ledger about an epoch: the public export, from which anyone can recompute amounts and root, the audit export, and an owner's.
 //!
 //! Both are streams of files: Parquet (zstd) beside a `manifest.json` in canonical JSON that names their digests. The schemas are in
 //! `docs/exports.md`; they only grow.
 
 pub(crate) mod audit;
+pub(crate) mod owner;
 pub(crate) mod public;
+mod sections;
 mod table;
 
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::{
     api::EpochRecord,
     epochs,
     error::LedgerError,
-    state::{Epoch, Written},
+    state::{Accounts, Epoch, Written},
 };
 
 /// What exports are made of.
@@ -36,6 +38,8 @@ pub(crate) struct Source {
     pub(crate) matured: Vec<(u64, EpochRecord)>,
     pub(crate) files: Arc<dyn Storage>,
     pub(crate) log: LogReader,
+    /// What readings left whose proofs are past their retention.
+    pub(crate) removed: Accounts,
 }
 
 type Chunks = mpsc::Sender<Result<v1::FileChunk, LedgerError>>;
@@ -58,6 +62,11 @@ impl Source {
         let file = self.epoch.result.as_ref().and_then(|result| result.file.as_ref()).ok_or_else(missing)?;
         let digest = Digest::from_slice(&file.digest).unwrap_or_default();
         Ok((epochs::read_result(&*self.files, file)?, digest))
+    }
+
+    /// The epochs that matured with this one.
+    fn matured_numbers(&self) -> Result<Vec<u64>, LedgerError> {
+        Ok(self.close()?.matured.iter().map(|window| window.number).collect())
     }
 
     /// The program's spec that ruled the epoch, as its canonical JSON.

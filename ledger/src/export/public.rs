@@ -14,7 +14,7 @@ use super::{
     Chunks, Source, json_of, send, send_manifest,
     table::{self, Column},
 };
-use crate::error::LedgerError;
+use crate::{api::EpochRecord, error::LedgerError};
 
 /// Of both files together.
 pub(crate) const FORMAT: &str = "depin.v1.PublicExport";
@@ -36,6 +36,21 @@ const ACCOUNTS: &str = "message account {
 pub(crate) fn write(source: &Source, chunks: &Chunks) -> Result<(), LedgerError> {
     let (result, digest) = source.result()?;
     let summary = json_of("summary", &result.summary)?;
+    let files = send_files(source, chunks, &result, &summary)?;
+    let spec = source.spec()?;
+    let manifest = json!({
+        "format": FORMAT, "files": files, "summary": summary, "spec": spec, "resultDigest": digest.to_string(),
+    });
+    send_manifest(chunks, &manifest)
+}
+
+/// The lines under pseudonyms, and the accounts where the summary does not tell them.
+pub(super) fn send_files(
+    source: &Source,
+    chunks: &Chunks,
+    result: &EpochRecord,
+    summary: &Value,
+) -> Result<Vec<Value>, LedgerError> {
     let key = pseudonym_key(source)?;
     let mut rows: Vec<(DeviceId, Line)> = Vec::with_capacity(result.lines.len());
     for bytes in &result.lines {
@@ -51,14 +66,10 @@ pub(crate) fn write(source: &Source, chunks: &Chunks) -> Result<(), LedgerError>
     if summary.get("payoutsInState").and_then(Value::as_bool).unwrap_or(false) {
         files.push(send_accounts(chunks, &result.state)?);
     }
-    let spec = source.spec()?;
-    let manifest = json!({
-        "format": FORMAT, "files": files, "summary": summary, "spec": spec, "resultDigest": digest.to_string(),
-    });
-    send_manifest(chunks, &manifest)
+    Ok(files)
 }
 
-fn pseudonym_key(source: &Source) -> Result<Digest, LedgerError> {
+pub(super) fn pseudonym_key(source: &Source) -> Result<Digest, LedgerError> {
     let number = source.window()?.number;
     let frozen = source.epoch.closed.frozen.iter().find(|file| file.number == number);
     let frozen = frozen.ok_or_else(|| LedgerError::Damaged("a close without statistics".into()))?;
@@ -67,7 +78,7 @@ fn pseudonym_key(source: &Source) -> Result<Digest, LedgerError> {
 }
 
 /// What stands for a device in one epoch's public export: 16 bytes, as a device's id.
-fn pseudonym(key: &Digest, device: &DeviceId) -> DeviceId {
+pub(super) fn pseudonym(key: &Digest, device: &DeviceId) -> DeviceId {
     let hash = Sha256::new().chain_update(b"depin.v1.Pseudonym\0").chain_update(key).chain_update(device).finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);

@@ -11,9 +11,9 @@ use depin_domain::{
     ids::{AgentId, Algorithm, DeviceId, Digest, KeyId, PublicKey},
     model::{Attestation, Check, CheckScope, Metric, MetricKind, Model},
     proofs::{Header, Reading, Section, Series},
-    registry::{AgentEntry, Change, DeviceEntry, FleetEntry, ModelEntry, ProgramEntry},
+    registry::{AgentEntry, Change, DeviceEntry, FleetEntry, ModelEntry, OwnerShare, ProgramEntry},
     rewards::{
-        Amount, ProgramSpec,
+        Account, Amount, ProgramSpec,
         spec::{Aggregate, Emission, EpochGrid, Feature, Late, Split, Token},
     },
     time::{Timestamp, Window},
@@ -98,6 +98,13 @@ pub fn device_id(device: u32) -> DeviceId {
     DeviceId::of("energy", &format!("meter-{device}"))
 }
 
+/// Who is paid for a device: each has its own owner.
+pub fn owner_of(device: u32) -> Account {
+    let mut account = Account([0; 20]);
+    account.0[..4].copy_from_slice(&device.to_be_bytes());
+    account
+}
+
 pub fn device(device: u32, agent: u8) -> Change {
     Change::Device(DeviceEntry {
         id: device_id(device),
@@ -108,7 +115,7 @@ pub fn device(device: u32, agent: u8) -> Change {
         serial: format!("SN{device}"),
         key: None,
         hardware_key: false,
-        shares: Vec::new(),
+        shares: vec![OwnerShare { account: owner_of(device).to_string(), basis_points: 10_000 }],
         location: None,
         suspended: false,
         since: Timestamp(0),

@@ -299,6 +299,8 @@ fn recomputing(tool: &Tool, dir: &Path, epoch: &Value) {
         assert_eq!(offline.json(&format!("recompute {}", word(&folder)))["root"], epoch["root"]);
     }
 
+    of_an_owner(tool, dir, epoch);
+
     let file = audit.join("lines.parquet");
     let mut bytes = fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
@@ -311,6 +313,37 @@ fn recomputing(tool: &Tool, dir: &Path, epoch: &Value) {
     fs::write(&manifest, claimed).unwrap();
     offline.fails(&format!("recompute {}", word(&public)), 4, &["root"]);
     tool.fails("export weather/observations --epoch 999999999 --out /tmp/never", 3, &["999999999"]);
+}
+
+/// An owner's export proves his devices' features from signatures, and his amount to the root, without another's readings.
+fn of_an_owner(tool: &Tool, dir: &Path, epoch: &Value) {
+    let (number, folder, offline) = (epoch["number"].as_u64().unwrap(), dir.join("owner"), Tool::bare());
+    let export =
+        |owner: &str| format!("export weather/observations --epoch {number} --owner {owner} --out {}", word(&folder));
+    tool.fails(
+        &export("0x0000000000000000000000000000000000000009"),
+        3,
+        &["0x0000000000000000000000000000000000000009"],
+    );
+    tool.fails(&export("bob"), 2, &["bob"]);
+    tool.text(&export(STATION_OWNER));
+    let again = offline.json(&format!("recompute {}", word(&folder)));
+    assert_eq!(again["differences"], serde_json::json!([]), "{again}");
+    assert_eq!(again["root"], epoch["root"]);
+    let payouts = epoch["payouts"].as_array().unwrap();
+    let payout = payouts.iter().find(|payout| payout["account"] == STATION_OWNER).unwrap();
+    assert_eq!((&again["amount"], &again["cumulative"]), (&payout["amount"], &payout["cumulative"]));
+    assert!(again["sections"].as_u64().unwrap() > 0);
+    assert!(
+        offline.text(&format!("recompute {}", word(&folder))).contains("From what your devices signed to the root")
+    );
+    // A reading that is left out is missed in the features.
+    let kept = folder.join("manifest.json");
+    let manifest = fs::read_to_string(&kept).unwrap();
+    let mut told: Value = serde_json::from_str(&manifest).unwrap();
+    told["files"].as_array_mut().unwrap().retain(|file| !file["name"].as_str().unwrap().starts_with("sections-"));
+    fs::write(&kept, told.to_string()).unwrap();
+    offline.fails(&format!("recompute {}", word(&folder)), 4, &["features"]);
 }
 
 fn decoding(tool: &Tool, dir: &Path) {

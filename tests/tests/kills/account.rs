@@ -57,6 +57,11 @@ impl Account {
         self.position
     }
 
+    /// Readings that the ledger holds.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.len() as u64
+    }
+
     pub(crate) fn told(&self) -> String {
         format!("{} readings acknowledged, {} in the ledger", self.promised, self.held.len())
     }

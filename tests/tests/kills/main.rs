@@ -1,6 +1,6 @@
 //! kill -9 of agents, gateway, operator and API server at random moments under load, round after round on one stack. Every
-//! reading that hardware saw acknowledged is in the ledger exactly once with the value that was sent; at the end the sums agree
-//! and the epochs' money adds up.
+//! reading that hardware saw acknowledged is in the ledger exactly once with the value that was sent; at the end the sums agree,
+//! what the ledger counted and froze is what a scan of its log gives, and the epochs' money adds up.
 //!
 //! The broker is never killed: what it would lose, hardware was promised by the broker and not by an agent.
 
@@ -11,6 +11,7 @@ mod account;
 use std::{
     collections::BTreeMap,
     path::Path,
+    process::Command,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +56,10 @@ struct Site {
     kills: BTreeMap<Victim, u64>,
 }
 
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
 fn device(namespace: &str, fleet: &str, agent: &str, serial: &str) -> String {
     format!(
         "apiVersion: depin.dev/v1alpha1\nkind: EdgeDevice\nmetadata: {{name: {serial}, namespace: {namespace}}}\n\
@@ -74,8 +79,7 @@ impl Site {
     fn start(dir: &Path) -> Self {
         let (cluster, mut stack) = start_networks(dir).unwrap();
         cluster.apply(&devices()).unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        networks::apply_programs(&cluster, u64::try_from(now).unwrap()).unwrap();
+        networks::apply_programs(&cluster, u64::try_from(now_ms()).unwrap()).unwrap();
         for (network, count, agent) in HARDWARE {
             let mqtt = stack.agents[agent].mqtt.clone();
             let journal = dir.join(format!("acknowledged-{network}.jsonl"));
@@ -162,18 +166,38 @@ impl Site {
         });
     }
 
-    /// Hardware falls silent; then the ledger holds what was acknowledged and nothing else, and the epochs follow each other.
+    /// Hardware falls silent; then the ledger holds what was acknowledged and nothing else, and the epochs follow each other up to one that
+    /// begins after it.
     fn finish(mut self) {
         let reports = self.stack.stop_simulators().unwrap();
+        let silent = now_ms();
         self.check();
         self.account.compare(&reports);
         println!("{} kills: {:?}; {}", self.rounds, self.kills, self.account.told());
         let mut observer = self.observe();
         for program in PROGRAMS {
-            let epochs = self.runtime.block_on(observer.epochs(program)).unwrap();
+            let mut epochs = Vec::new();
+            eventually("the epoch after the hardware's end", LIMIT, || {
+                self.stack.check_alive().unwrap();
+                epochs = self.runtime.block_on(observer.epochs(program)).unwrap();
+                epochs.iter().any(|epoch| epoch["start"].as_i64().unwrap() > silent)
+            });
             check_epochs(&epochs);
+            assert!(epochs.iter().any(|epoch| epoch["devices"]["paid"].as_u64() > Some(0)), "{epochs:?}");
         }
         self.stack.stop().unwrap();
+        self.scan();
+    }
+
+    /// Statistics in memory and frozen ones, verdicts, marks and heads follow from the log alone.
+    fn scan(&self) {
+        let mut command = Command::new(self.stack.programs().join("depin-gateway"));
+        command.args(["ledger", "verify", "--data-dir"]).arg(self.stack.dir.join("ledger"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["accepted"].as_u64(), Some(self.account.held()), "{found}");
+        assert!(found["epochs"].as_u64() > Some(2) && found["equivocations"] == 0, "{found}");
     }
 }
 

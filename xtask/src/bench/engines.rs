@@ -27,13 +27,13 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
     if options.wants("signatures") {
         let signatures = amount(32_768);
         let arguments = ["signatures", "--signatures", &signatures];
-        repeated(bench, runs, "signatures", options.runs, &arguments, |line| {
+        repeated(bench, runs, "signatures", &[1], &arguments, |line| {
             format!("signatures/{}-{}-keys-{}", text(line, "how"), text(line, "batch"), text(line, "keys"))
         })?;
     }
     if options.wants("rewards") {
         let devices = amount(1_000_000);
-        repeated(bench, runs, "rewards", options.runs, &["rewards", "--devices", &devices], |line| {
+        repeated(bench, runs, "rewards", &[], &["rewards", "--devices", &devices], |line| {
             format!("rewards/{}", text(line, "case"))
         })?;
     }
@@ -54,19 +54,20 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
     Ok(())
 }
 
-/// Runs a subcommand several times; each line that it prints is a run of the measurement that `name` gives it.
+/// Runs a subcommand several times on these cores (none named: on all); each line that it prints is a run of the measurement that `name`
+/// gives it.
 fn repeated(
     bench: &Bench<'_>,
     runs: &mut Runs,
     prefix: &str,
-    times: usize,
+    cores: &[usize],
     arguments: &[&str],
     name: impl Fn(&Value) -> String,
 ) -> Result<()> {
     forget(runs, prefix);
-    for number in 0..times {
+    for number in 0..bench.options.runs {
         bench.go_on()?;
-        let printed = lines(pinned(bench, &[1]).args(arguments)).with_context(|| prefix.to_owned())?;
+        let printed = lines(pinned(bench, cores).args(arguments)).with_context(|| prefix.to_owned())?;
         for line in printed {
             add(runs, &name(&line), number, &line);
         }

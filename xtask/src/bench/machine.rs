@@ -1,6 +1,14 @@
 //! The machine that numbers are of: they mean little without it.
 
-use std::{fmt, fs, fs::File, io::Write as _, path::Path, process::Command, time::Instant};
+use std::{
+    fmt, fs,
+    fs::File,
+    io::Write as _,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
@@ -9,6 +17,8 @@ use crate::{packages, workspace};
 
 /// Ticks of a CPU second in `/proc`: 100 on every Linux that this runs on.
 const TICKS: f64 = 100.0;
+/// Below this load a machine counts as quiet.
+const QUIET: f64 = 0.5;
 /// Writes by which the disk's sync is timed.
 const SYNCS: usize = 200;
 
@@ -42,10 +52,34 @@ impl Machine {
             "fdatasyncMs": format!("{median:.2} (p99 {slow:.2}) after 4 KiB"),
             "compiler": first_line("rustc", &["-V"]),
             "broker": broker,
-            "load": fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(3).collect::<Vec<_>>().join(" "),
+            "load": loads().iter().map(|load| format!("{load:.2}")).collect::<Vec<_>>().join(" "),
         });
         Ok(Self(facts.as_object().cloned().unwrap_or_default()))
     }
+}
+
+/// Waits until a compiler that has just ended is out of the load's average, at most `limit`: somebody else may keep the
+/// machine busy, which the report then tells.
+///
+/// # Errors
+/// What `go_on` says.
+pub fn settle(limit: Duration, go_on: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let quiet = || loads().first().is_none_or(|load| *load < QUIET);
+    if !quiet() {
+        println!("waiting until the machine is quiet, at most {} s …", limit.as_secs());
+    }
+    while !quiet() && Instant::now() < deadline {
+        go_on()?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+/// The load's averages over 1, 5 and 15 minutes; none where the system does not tell.
+fn loads() -> Vec<f64> {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).filter_map(|load| load.parse().ok()).collect()
 }
 
 impl fmt::Display for Machine {

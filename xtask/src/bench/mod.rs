@@ -15,6 +15,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -26,6 +27,9 @@ use machine::Machine;
 
 /// The release programs that are measured and that measure.
 const PACKAGES: [&str; 3] = ["depin-agent", "depin-gateway", "depin-bench"];
+
+/// How long a machine may take to become quiet before it is measured as it is.
+const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -124,14 +128,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let work = cargo.target().join("bench-data");
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let machine = Machine::look(&work)?;
-    println!("{machine}");
     let bench = Bench {
         options,
         programs: cargo.target().join("release"),
         work: work.clone(),
         interrupt: Interrupt::install()?,
     };
+    if !options.quick {
+        machine::settle(SETTLE_LIMIT, || bench.go_on())?;
+    }
+    let machine = Machine::look(&work)?;
+    println!("{machine}");
     let mut runs = if options.only.is_empty() { Runs::default() } else { earlier(&out) };
     let measured = measure(&bench, &mut runs);
     // What was measured is kept, whatever ended it.

@@ -197,6 +197,7 @@ fn run(bench: &Bench<'_>, case: &Case) -> Result<Map<String, Value>> {
         figures.insert("loadCpuPerMillion".into(), json!(load["cpuSeconds"].as_f64().map(|cpu| cpu / million)));
     }
     parts.stop()?;
+    parts.check_ledger(messages)?;
     Ok(figures.as_object().cloned().unwrap_or_default())
 }
 
@@ -314,7 +315,19 @@ impl Parts {
         self.gateway.take().map_or(Ok(()), |gateway| gateway.stop(GRACE).map(drop))
     }
 
-    fn stop(mut self) -> Result<()> {
+    /// When all has ended: whether the ledger holds each reading once, by its own check of everything in it.
+    fn check_ledger(&self, readings: u64) -> Result<()> {
+        let mut command = Command::new(self.programs.join("depin-gateway"));
+        let found = output(command.args(["ledger", "verify", "--data-dir"]).arg(self.dir.join("ledger")))?;
+        let count = |name: &str| found.get(name).and_then(Value::as_u64);
+        ensure!(
+            count("accepted") == Some(readings) && count("rejected") == Some(0),
+            "the ledger does not hold {readings} readings once each: {found}"
+        );
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
         self.stop_agent()?;
         self.stop_gateway()?;
         self.broker.take().map_or(Ok(()), |broker| broker.stop(GRACE).map(drop))

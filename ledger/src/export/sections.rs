@@ -1,0 +1,255 @@
+//! Signed sections of an epoch's devices in log order, with paths and verdicts, and the marks before them: what an epoch is repeated from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use depin_domain::{
+    ids::DeviceId,
+    proofs::{Reading, Section, Verdict},
+    registry::Device,
+    rewards::Account,
+    statistics::MetricStatistics,
+    time::{Timestamp, Window},
+};
+use depin_proto::{envelope, v1::EpochWindow};
+use serde_json::json;
+
+use super::{
+    Chunks, Source, send,
+    table::{self, Column},
+};
+use crate::{
+    core::from_log,
+    error::LedgerError,
+    reading::{accepted, touches},
+    record::Entry,
+    state::Accounts,
+};
+
+/// Rows of a file: bounds the memory that an export takes.
+const ROWS: usize = 65_536;
+const BYTES: usize = 64 << 20;
+
+const SCHEMA: &str = "message section {
+    required int64 position;
+    required int64 receivedAt;
+    required binary header;
+    required binary signature;
+    required int32 algorithm;
+    required int32 index;
+    required int32 count;
+    required binary device (UTF8);
+    required binary section;
+    required binary path;
+    required binary verdict;
+}";
+
+const MARKS: &str = "message mark {
+    required int64 number;
+    required binary device (UTF8);
+    required int32 assignment;
+    required binary metric (UTF8);
+    required int64 at;
+    required int64 value;
+}";
+
+/// A window whose statistics the result is made of: the epoch's own, or that of an epoch that matured with it.
+#[derive(Debug)]
+pub(super) struct Part {
+    number: u64,
+    window: Window,
+    /// Those that took part, or of them an owner's.
+    pub(super) devices: BTreeSet<DeviceId>,
+    /// By device, assignment and metric the newest accepted reading before the window: where increases begin.
+    marks: BTreeMap<(DeviceId, u32, String), Reading>,
+}
+
+impl Part {
+    /// The epoch and those that matured with it, of all devices or of those in which `owner` has a share.
+    pub(super) fn all(source: &Source, owner: Option<&Account>) -> Result<Vec<Self>, LedgerError> {
+        let windows = std::iter::once(source.window()?).chain(&source.close()?.matured);
+        windows.map(|window| Self::of(source, window, owner)).collect()
+    }
+
+    fn of(source: &Source, window: &EpochWindow, owner: Option<&Account>) -> Result<Self, LedgerError> {
+        let (number, window) = (window.number, Window { start: Timestamp(window.start), end: Timestamp(window.end) });
+        let fleets = &source.epoch.closed.fleets;
+        let owner = owner.map(Account::to_string);
+        let takes_part = |device: &Device| {
+            let entry = device.for_epoch(window).filter(|entry| fleets.contains(&entry.fleet));
+            entry.is_some_and(|entry| {
+                owner.as_ref().is_none_or(|owner| entry.shares.iter().any(|share| share.account == *owner))
+            })
+        };
+        let devices = source.registry.devices().filter(|(_, device)| takes_part(device)).map(|(id, _)| *id);
+        let mut part = Self { number, window, devices: devices.collect(), marks: BTreeMap::new() };
+        part.recall(&source.removed)?;
+        Ok(part)
+    }
+
+    /// Begins with the marks that proofs past their retention left.
+    fn recall(&mut self, removed: &Accounts) -> Result<(), LedgerError> {
+        for device in &self.devices {
+            for assignment in removed.get(device).into_iter().flat_map(|known| &known.assignments) {
+                for MetricStatistics { metric, mark, .. } in &assignment.metrics {
+                    if mark.at >= self.window.start {
+                        let what = format!("what was signed for epoch {} (it is past its retention)", self.number);
+                        return Err(LedgerError::NotFound(what));
+                    }
+                    self.marks.insert((*device, assignment.number, metric.to_string()), *mark);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wants(&self, section: &Section) -> bool {
+        self.devices.contains(&section.device) && touches(section, self.window)
+    }
+
+    /// Remembers what the section leaves as marks of the time before the window.
+    fn mark(&mut self, source: &Source, section: &Section, index: u32, verdict: &Verdict) {
+        if !self.devices.contains(&section.device) {
+            return;
+        }
+        let Some(device) = source.registry.device(&section.device) else { return };
+        for (metric, reading) in accepted(section, index, verdict) {
+            let Some(assignment) = device.assignment_at(reading.at).filter(|_| reading.at < self.window.start) else {
+                continue;
+            };
+            let key = (section.device, assignment.number, metric.to_owned());
+            let known = self.marks.entry(key).or_insert(reading);
+            if known.at < reading.at {
+                *known = reading;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    position: Vec<i64>,
+    received_at: Vec<i64>,
+    header: Vec<Vec<u8>>,
+    signature: Vec<Vec<u8>>,
+    algorithm: Vec<i32>,
+    index: Vec<i32>,
+    count: Vec<i32>,
+    device: Vec<Vec<u8>>,
+    section: Vec<Vec<u8>>,
+    path: Vec<Vec<u8>>,
+    verdict: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Rows {
+    fn table(self) -> Result<Vec<u8>, LedgerError> {
+        let columns = [
+            Column::Int64(self.position),
+            Column::Int64(self.received_at),
+            Column::Bytes(self.header),
+            Column::Bytes(self.signature),
+            Column::Int32(self.algorithm),
+            Column::Int32(self.index),
+            Column::Int32(self.count),
+            Column::Bytes(self.device),
+            Column::Bytes(self.section),
+            Column::Bytes(self.path),
+            Column::Bytes(self.verdict),
+        ];
+        table::write(SCHEMA, &columns)
+    }
+}
+
+/// Reads the log once; what arrived after the close does not count for the epoch and is left out. Where each chain begins is the answer.
+///
+/// A verdict is the whole proof's, or, for an owner, what it says of the row's section: other sections are other people's.
+pub(super) fn send_sections(
+    source: &Source,
+    chunks: &Chunks,
+    parts: &mut [Part],
+    for_owner: bool,
+    files: &mut Vec<serde_json::Value>,
+) -> Result<Vec<serde_json::Value>, LedgerError> {
+    let until = source.close()?.position;
+    let mut cursor = source.log.read_from(source.log.front()).map_err(from_log)?;
+    let (mut rows, mut chains, mut sent) = (Rows::default(), BTreeMap::new(), 0);
+    let mut flush = |rows: &mut Rows, files: &mut Vec<serde_json::Value>| -> Result<(), LedgerError> {
+        let full = std::mem::take(rows);
+        let length = full.position.len();
+        files.push(send(chunks, &format!("sections-{sent:05}.parquet"), length, full.table()?)?);
+        sent += 1;
+        Ok(())
+    };
+    while let Some(record) = cursor.next_record().map_err(from_log)? {
+        if record.position >= until {
+            break;
+        }
+        let position = record.position;
+        let Entry::Proof(record) = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)? else {
+            continue;
+        };
+        let damaged = |what: String| LedgerError::Damaged(format!("record at {position}: {what}"));
+        let proof = record.proof.ok_or_else(|| damaged("no proof in it".into()))?;
+        let header = envelope::decode_header(&proof.header).map_err(|error| damaged(error.to_string()))?;
+        if parts.iter().all(|part| header.window.start >= part.window.end) {
+            continue;
+        }
+        let verdict = envelope::decode_verdict(&record.verdict).map_err(|error| damaged(error.to_string()))?;
+        for (bytes, index) in proof.sections.iter().zip(0_u32..) {
+            let section = envelope::decode_section(bytes).map_err(|error| damaged(error.to_string()))?;
+            parts.iter_mut().for_each(|part| part.mark(source, &section, index, &verdict));
+            if !parts.iter().any(|part| part.wants(&section)) {
+                continue;
+            }
+            let path = envelope::section_path(&proof.sections, index).ok_or_else(|| damaged("no path".into()))?;
+            chains.entry((header.key, header.incarnation)).or_insert((header.sequence, header.previous));
+            rows.position.push(i64::try_from(position).unwrap_or(i64::MAX));
+            rows.received_at.push(record.received_at);
+            rows.header.push(proof.header.to_vec());
+            rows.signature.push(proof.signature.to_vec());
+            rows.algorithm.push(i32::try_from(proof.algorithm).unwrap_or(0));
+            rows.index.push(i32::try_from(index).unwrap_or(i32::MAX));
+            rows.count.push(i32::try_from(proof.sections.len()).unwrap_or(i32::MAX));
+            rows.device.push(section.device.to_string().into_bytes());
+            rows.section.push(bytes.to_vec());
+            rows.path.push(path.siblings.iter().flat_map(|sibling| sibling.0).collect());
+            let said = if for_owner { of_section(&verdict, index)? } else { record.verdict.to_vec() };
+            rows.bytes += bytes.len() + proof.header.len() + said.len();
+            rows.verdict.push(said);
+        }
+        if rows.position.len() >= ROWS || rows.bytes >= BYTES {
+            flush(&mut rows, files)?;
+        }
+    }
+    if !rows.position.is_empty() {
+        flush(&mut rows, files)?;
+    }
+    let chain = |((key, incarnation), (sequence, previous)): ((depin_domain::ids::KeyId, u64), _)| {
+        let (sequence, previous): (u64, depin_domain::ids::Digest) = (sequence, previous);
+        json!({
+            "key": key.to_string(), "incarnation": incarnation, "sequence": sequence, "previous": previous.to_string(),
+        })
+    };
+    Ok(chains.into_iter().map(chain).collect())
+}
+
+/// What a verdict says of one section.
+fn of_section(verdict: &Verdict, section: u32) -> Result<Vec<u8>, LedgerError> {
+    let own = verdict.rejections.iter().filter(|rejection| rejection.section == section).cloned();
+    envelope::encode_verdict(&Verdict { accepted: verdict.accepted, rejections: own.collect() })
+        .map_err(|error| LedgerError::Damaged(format!("a verdict: {error}")))
+}
+
+pub(super) fn send_marks(chunks: &Chunks, parts: &[Part]) -> Result<serde_json::Value, LedgerError> {
+    let rows: Vec<_> = parts.iter().flat_map(|part| part.marks.iter().map(|mark| (part.number, mark))).collect();
+    let columns = [
+        Column::Int64(rows.iter().map(|(number, _)| i64::try_from(*number).unwrap_or(i64::MAX)).collect()),
+        Column::Bytes(rows.iter().map(|(_, ((device, ..), _))| device.to_string().into_bytes()).collect()),
+        Column::Int32(rows.iter().map(|(_, ((_, number, _), _))| i32::try_from(*number).unwrap_or(i32::MAX)).collect()),
+        Column::Bytes(rows.iter().map(|(_, ((.., metric), _))| metric.clone().into_bytes()).collect()),
+        Column::Int64(rows.iter().map(|(_, (_, reading))| reading.at.0).collect()),
+        Column::Int64(rows.iter().map(|(_, (_, reading))| reading.value).collect()),
+    ];
+    send(chunks, "marks.parquet", rows.len(), table::write(MARKS, &columns)?)
+}
