@@ -366,7 +366,7 @@ fn an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other(
         let of_mine = column(&own, "sections-00000.parquet", 7);
         assert!(of_all.iter().any(|device| *device != mine), "the audit shows the neighbour");
         assert_eq!(of_mine, of_all.iter().filter(|device| **device == mine).cloned().collect::<Vec<_>>());
-        assert_eq!(column(&own, "devices.parquet", 0), [mine.clone()]);
+        assert_eq!(column(&own, "devices.parquet", 0), std::slice::from_ref(&mine));
         let pseudonym = column(&own, "devices.parquet", 1);
         assert!(column(&own, "public.parquet", 0).contains(&pseudonym[0]));
         let neighbour = device_id(5).to_string();
