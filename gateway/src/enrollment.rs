@@ -24,6 +24,8 @@ use crate::{clock::Clock, metrics::Metrics, peer, rate::Bucket};
 
 /// How soon an agent asks again.
 const RETRY_MS: u32 = 2_000;
+/// So many times the rate of enrollments may be tried as renewals without a certificate. A signature is checked for each, no more.
+const UNPROVEN: u64 = 4;
 /// Bytes of each fact that a stranger tells.
 const MAX_FACT: usize = 253;
 /// For how long an admitted request may be repeated after its invitation is gone, and how many are remembered.
@@ -39,15 +41,18 @@ pub(crate) struct EnrollmentService {
     enrollments: Arc<Mutex<Bucket>>,
     /// Apart from the strangers' bucket: a flood of them must not let good agents' certificates run out.
     renewals: Arc<Mutex<Bucket>>,
+    /// Renewals without an agent's certificate, before their signature is looked at: only then it is known whose they are.
+    unproven: Arc<Mutex<Bucket>>,
     /// Requests (digest of token and CSR) that were let in: using up the invitation must not lose their answer.
     admitted: Arc<Mutex<BTreeMap<Digest, Timestamp>>>,
 }
 
 impl EnrollmentService {
     pub(crate) fn new(ledger: Arc<dyn Ledger>, clock: Clock, metrics: Arc<Metrics>, per_second: u64) -> Self {
-        let bucket = || Arc::new(Mutex::new(Bucket::new(per_second, 10, clock.now())));
-        let (enrollments, renewals) = (bucket(), bucket());
-        Self { ledger, clock, metrics, enrollments, renewals, admitted: Arc::default() }
+        let bucket = |per_second| Arc::new(Mutex::new(Bucket::new(per_second, 10, clock.now())));
+        let (enrollments, renewals) = (bucket(per_second), bucket(per_second));
+        let unproven = bucket(per_second.saturating_mul(UNPROVEN));
+        Self { ledger, clock, metrics, enrollments, renewals, unproven, admitted: Arc::default() }
     }
 
     fn limit(&self, bucket: &Mutex<Bucket>, kind: &'static str) -> Result<(), Status> {
@@ -126,15 +131,16 @@ impl Enrollment for EnrollmentService {
         let certificate = peer::of(&request)?.certificate.clone();
         let request = request.into_inner();
         check_facts(request.facts.as_ref())?;
-        let csr = read_request(&request.csr);
         let registry = self.ledger.registry();
-        let known = |csr: &CertificateRequest| {
-            registry.borrow().registry.agent_by_key(&csr.key.id()).map(|entry| (entry.id, entry.clone()))
-        };
-        let agent = csr.as_ref().ok().and_then(known);
-        // A request is signed by the key that it names: only who has an agent's key draws from the agents' bucket.
-        self.limit(if agent.is_some() { &self.renewals } else { &self.enrollments }, "renew")?;
-        let key = csr?.key.id();
+        let known = |key: &KeyId| registry.borrow().registry.agent_by_key(key).map(|entry| (entry.id, entry.clone()));
+        let shown = certificate.as_ref().is_some_and(|certificate| known(&certificate.key.id()).is_some());
+        self.limit(if shown { &self.renewals } else { &self.unproven }, "renew")?;
+        let key = read_request(&request.csr)?.key.id();
+        let agent = known(&key);
+        if !shown {
+            // A request is signed by the key that it names: only who has an agent's key draws from the agents' bucket.
+            self.limit(if agent.is_some() { &self.renewals } else { &self.enrollments }, "renew")?;
+        }
         let Some((agent, entry)) = agent else {
             self.metrics.inbox("renew", "denied");
             return Ok(Response::new(denied(

@@ -89,18 +89,18 @@ impl Core {
     pub(crate) fn post_inbox(&mut self, request: InboxRequest) -> Result<Posted, LedgerError> {
         let now = self.now();
         let mut recorded = 0;
-        let (csr, entry) = match request {
+        let (repeat, entry) = match request {
             InboxRequest::Enroll(request) => {
                 check_csr(&request.csr)?;
                 check_text("name", &request.name)?;
-                (Digest::of(&request.csr).0.to_vec(), inbox_entry::Entry::Enroll(request))
+                (Some(enrollment(&request)), inbox_entry::Entry::Enroll(request))
             }
             InboxRequest::Renew { request, agent, key } => {
                 check_csr(&request.csr)?;
-                let csr = Digest::of(&request.csr).0.to_vec();
+                let repeat = Digest::of(&[b"renew", agent.as_ref(), &request.csr[..]].concat());
                 let (agent_id, key_id) = (Bytes::copy_from_slice(agent.as_ref()), Bytes::copy_from_slice(key.as_ref()));
                 let request = Some(request);
-                (csr, inbox_entry::Entry::Renew(v1::RenewalEntry { request, agent_id, key_id }))
+                (Some(repeat), inbox_entry::Entry::Renew(v1::RenewalEntry { request, agent_id, key_id }))
             }
             InboxRequest::Sightings { agent, sightings } => {
                 let sightings = self.news(&agent, sightings)?;
@@ -109,18 +109,18 @@ impl Core {
                 }
                 recorded = u32::try_from(sightings.len()).unwrap_or(u32::MAX);
                 let agent_id = Bytes::copy_from_slice(agent.as_ref());
-                (Vec::new(), inbox_entry::Entry::Sightings(v1::SightingsEntry { agent_id, sightings }))
+                (None, inbox_entry::Entry::Sightings(v1::SightingsEntry { agent_id, sightings }))
             }
         };
-        if let Some(csr) = Digest::from_slice(&csr)
-            && let Some(posted) = self.state.inbox.known(&csr, now)
-        {
+        if let Some(posted) = repeat.as_ref().and_then(|repeat| self.state.inbox.known(repeat, now)) {
             return Ok(posted);
         }
         let id = self.state.inbox.last_id + 1;
         let entry = v1::InboxEntry { id, received_at: now.0, entry: Some(entry) };
-        self.state.inbox.admit(&entry, now)?;
-        self.put(Entry::Posted(PostedRecord { entry: Some(entry), csr: csr.into() }))?;
+        let request = repeat.map_or(Bytes::new(), |repeat| Bytes::copy_from_slice(repeat.as_ref()));
+        let posted = PostedRecord { entry: Some(entry), request };
+        self.state.inbox.admit(&posted, now)?;
+        self.put(Entry::Posted(posted))?;
         self.inbox_touched();
         Ok(Posted { id, response: None, recorded })
     }
@@ -156,6 +156,12 @@ impl Core {
     fn inbox_touched(&mut self) {
         self.inbox_touched = true;
     }
+}
+
+/// What makes an enrollment the same request: its token, the name that it wishes for, and its CSR, which is the same for every request of a key.
+fn enrollment(request: &v1::EnrollRequest) -> Digest {
+    let (token, name) = (Digest::of(&request.token), Digest::of(request.name.as_bytes()));
+    Digest::of(&[b"enroll", token.as_ref(), name.as_ref(), &request.csr[..]].concat())
 }
 
 fn check_csr(csr: &[u8]) -> Result<(), LedgerError> {

@@ -1,9 +1,10 @@
-//! Requests that wait for the operator: capped in all and by sender, gone after a day, answered once.
+//! Requests that wait for the operator: capped in all and by sender, gone after a day, answered once. The very same request gets the very same
+//! answer, a denial for a minute only: what it was denied for may have been mended.
 
 use std::collections::BTreeMap;
 
 use depin_domain::{ids::Digest, time::Timestamp};
-use depin_proto::v1::{self, inbox_entry};
+use depin_proto::v1::{self, enroll_response, inbox_entry};
 
 use crate::{
     api::Posted,
@@ -13,6 +14,8 @@ use crate::{
 
 /// How long an entry and its answer are kept.
 pub(crate) const TTL_MS: i64 = 24 * 3_600_000;
+/// How long a denial is repeated. Then the same request takes its place and is looked at anew.
+pub(crate) const DENIAL_MS: i64 = 60_000;
 /// Most entries in all.
 pub(crate) const MAX_ENTRIES: usize = 10_000;
 /// Most entries of one agent, or under one join token.
@@ -31,13 +34,21 @@ pub(crate) struct Waiting {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Inbox {
     pub(crate) entries: BTreeMap<u64, Waiting>,
-    by_csr: BTreeMap<Vec<u8>, u64>,
+    by_request: BTreeMap<Vec<u8>, u64>,
     pub(crate) last_id: u64,
 }
 
 impl Waiting {
     fn received_at(&self) -> i64 {
         self.posted.entry.as_ref().map_or(0, |entry| entry.received_at)
+    }
+
+    /// Whether it was denied, and that is a while ago.
+    fn may_be_asked_again(&self, now: Timestamp) -> bool {
+        self.answer.as_ref().is_some_and(|answer| {
+            let result = answer.response.as_ref().and_then(|response| response.result.as_ref());
+            matches!(result, Some(enroll_response::Result::Denied(_))) && answer.at + DENIAL_MS <= now.0
+        })
     }
 
     fn posted(&self) -> Posted {
@@ -59,11 +70,10 @@ fn sender(entry: &v1::InboxEntry) -> Vec<u8> {
 }
 
 impl Inbox {
-    /// What stands under this CSR.
-    pub(crate) fn known(&self, csr: &Digest, now: Timestamp) -> Option<Posted> {
-        let waiting = self.entries.get(self.by_csr.get(csr.as_ref())?)?;
-        // A denial or a certificate is repeated; an expired entry is posted anew.
-        (waiting.received_at() + TTL_MS > now.0).then(|| waiting.posted())
+    /// What stands under this request: it waits, or its answer is repeated. None where it is to be posted, also anew.
+    pub(crate) fn known(&self, request: &Digest, now: Timestamp) -> Option<Posted> {
+        let waiting = self.entries.get(self.by_request.get(request.as_ref())?)?;
+        (waiting.received_at() + TTL_MS > now.0 && !waiting.may_be_asked_again(now)).then(|| waiting.posted())
     }
 
     /// The serials that wait for the operator already, of one agent.
@@ -76,13 +86,17 @@ impl Inbox {
         mine.flat_map(|entry| &entry.sightings).map(|seen| (seen.model.as_str(), seen.serial.as_str())).collect()
     }
 
-    /// Whether there is room for `entry`.
-    pub(crate) fn admit(&self, entry: &v1::InboxEntry, now: Timestamp) -> Result<(), LedgerError> {
-        let alive = || self.entries.values().filter(|waiting| waiting.received_at() + TTL_MS > now.0);
+    /// Whether there is room for it; one whose place it takes does not count.
+    pub(crate) fn admit(&self, posted: &PostedRecord, now: Timestamp) -> Result<(), LedgerError> {
+        let replaced = |waiting: &Waiting| !posted.request.is_empty() && waiting.posted.request == posted.request;
+        let alive = || {
+            let entries = self.entries.values().filter(|waiting| waiting.received_at() + TTL_MS > now.0);
+            entries.filter(|waiting| !replaced(waiting))
+        };
         if alive().count() >= MAX_ENTRIES {
             return Err(LedgerError::InboxFull("in all"));
         }
-        let sender_of_new = sender(entry);
+        let sender_of_new = posted.entry.as_ref().map(sender).unwrap_or_default();
         let mine = alive().filter_map(|waiting| waiting.posted.entry.as_ref());
         if mine.filter(|other| sender(other) == sender_of_new).count() >= MAX_PER_SENDER {
             return Err(LedgerError::InboxFull("of this sender"));
@@ -104,14 +118,14 @@ impl Inbox {
     /// Puts an entry back as a checkpoint has it.
     pub(crate) fn restore(&mut self, waiting: Waiting) -> Option<()> {
         let id = waiting.posted.entry.as_ref()?.id;
-        if !waiting.posted.csr.is_empty() {
-            self.by_csr.insert(waiting.posted.csr.to_vec(), id);
+        if !waiting.posted.request.is_empty() {
+            self.by_request.insert(waiting.posted.request.to_vec(), id);
         }
         self.entries.insert(id, waiting);
         Some(())
     }
 
-    /// The fold's step: an entry was posted; what is a day older is forgotten.
+    /// The fold's step: an entry was posted; what is a day older is forgotten, and what the same request got before.
     pub(crate) fn post(&mut self, posted: PostedRecord) {
         let Some(entry) = &posted.entry else { return };
         let (id, now) = (entry.id, entry.received_at);
@@ -123,13 +137,15 @@ impl Inbox {
             .collect();
         for id in expired {
             if let Some(waiting) = self.entries.remove(&id)
-                && self.by_csr.get(&waiting.posted.csr[..]) == Some(&id)
+                && self.by_request.get(&waiting.posted.request[..]) == Some(&id)
             {
-                self.by_csr.remove(&waiting.posted.csr[..]);
+                self.by_request.remove(&waiting.posted.request[..]);
             }
         }
-        if !posted.csr.is_empty() {
-            self.by_csr.insert(posted.csr.to_vec(), id);
+        if !posted.request.is_empty()
+            && let Some(before) = self.by_request.insert(posted.request.to_vec(), id)
+        {
+            self.entries.remove(&before);
         }
         self.last_id = self.last_id.max(id);
         self.entries.insert(id, Waiting { posted, answer: None });
@@ -138,7 +154,7 @@ impl Inbox {
     /// The fold's step: an entry was answered. Sightings that were taken note of are gone.
     pub(crate) fn answer(&mut self, answer: AnsweredRecord) {
         if let Some(waiting) = self.entries.get_mut(&answer.id) {
-            if waiting.posted.csr.is_empty() {
+            if waiting.posted.request.is_empty() {
                 self.entries.remove(&answer.id);
             } else {
                 waiting.answer = Some(answer);

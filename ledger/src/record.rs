@@ -90,9 +90,9 @@ pub(crate) struct ConfirmationRecord {
 pub(crate) struct PostedRecord {
     #[prost(message, optional, tag = "1")]
     pub(crate) entry: Option<v1::InboxEntry>,
-    /// SHA-256 of the CSR; empty for sightings.
+    /// Digest of the whole request, by which a repeat is known; of the CSR alone in ledgers of before that. Empty for sightings.
     #[prost(bytes = "bytes", tag = "2")]
-    pub(crate) csr: Bytes,
+    pub(crate) request: Bytes,
 }
 
 /// An entry of the inbox was answered.

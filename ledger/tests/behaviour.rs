@@ -222,7 +222,7 @@ fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
         let mut changes = ledger.inbox_changes();
         let posted = ledger.post_inbox(enroll(0)).await.unwrap();
         changes.changed().await.unwrap();
-        assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap(), posted, "the same CSR is the same entry");
+        assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap(), posted, "the same request is the same entry");
         for number in 1..100 {
             ledger.post_inbox(enroll(number)).await.unwrap();
         }
@@ -257,6 +257,63 @@ fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
         hands.set(1_000 + 24 * HOUR);
         assert_eq!(ledger.read_inbox(0).await.unwrap().len(), 0);
         assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap().response, None, "the answer was forgotten");
+    });
+}
+
+#[test]
+fn a_denial_is_of_one_request_and_of_one_minute() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1_000));
+        let mut ledger = open(storage.clone(), &hands).unwrap();
+        let writer = ledger.acquire_writer("test".into()).await.unwrap();
+        // A key's certificate request is always the same bytes.
+        let enroll = |token: u8, name: &str| {
+            InboxRequest::Enroll(v1::EnrollRequest {
+                token: vec![token; 16].into(),
+                csr: b"of one key".to_vec().into(),
+                name: name.into(),
+                facts: None,
+            })
+        };
+        let denied = v1::EnrollResponse {
+            result: Some(v1::enroll_response::Result::Denied(v1::Denied {
+                reason: "NameTaken".into(),
+                message: String::new(),
+            })),
+        };
+        let deny = |id| v1::AnswerInboxRequest { writer: Some(writer), id, response: Some(denied.clone()) };
+        let first = ledger.post_inbox(enroll(1, "roof")).await.unwrap();
+        ledger.answer_inbox(deny(first.id)).await.unwrap();
+        // Another token or another name is another request.
+        for other in [enroll(2, "roof"), enroll(1, "hall")] {
+            let posted = ledger.post_inbox(other).await.unwrap();
+            assert!(posted.response.is_none() && posted.id > first.id, "{posted:?}");
+        }
+        // The same one gets its denial again, and after a minute a new look; across restarts too, with and without a checkpoint.
+        let mut newest = first.id;
+        for round in 1..=150_u64 {
+            hands.set(1_000 + i64::try_from(round).unwrap() * 60_000 - 1);
+            assert_eq!(ledger.post_inbox(enroll(1, "roof")).await.unwrap().response, Some(denied.clone()), "{round}");
+            hands.set(1_000 + i64::try_from(round).unwrap() * 60_000);
+            let again = ledger.post_inbox(enroll(1, "roof")).await.unwrap();
+            assert!(again.response.is_none() && again.id > newest, "{again:?}");
+            newest = again.id;
+            ledger.answer_inbox(deny(newest)).await.unwrap();
+            if round % 50 == 0 {
+                drop(ledger);
+                ledger = open(storage.clone(), &hands).unwrap();
+            }
+        }
+        // What waits is never asked twice, and a certificate is repeated for as long as it is kept.
+        let waiting = ledger.read_inbox(0).await.unwrap();
+        assert_eq!(waiting.len(), 2, "the two other requests");
+        let issued =
+            v1::EnrollResponse { result: Some(v1::enroll_response::Result::Issued(v1::IssuedCertificate::default())) };
+        let answer = v1::AnswerInboxRequest { writer: Some(writer), id: waiting[0].id, response: Some(issued.clone()) };
+        ledger.answer_inbox(answer).await.unwrap();
+        hands.set(1_000 + 23 * HOUR);
+        assert_eq!(ledger.post_inbox(enroll(2, "roof")).await.unwrap().response, Some(issued));
+        assert_eq!(ledger.post_inbox(enroll(1, "hall")).await.unwrap().id, waiting[1].id);
     });
 }
 

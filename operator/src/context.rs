@@ -85,6 +85,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
+    /// How long after its end a certificate is still renewed.
+    pub renewal_grace_ms: i64,
 }
 
 /// A reconcile failed.

@@ -3,6 +3,8 @@
 use clap::Parser;
 use depin_telemetry::TelemetryOptions;
 
+use crate::quantities::duration_ms;
+
 /// Turns custom resources into the registry, lets agents and devices in, and closes reward epochs
 #[derive(Parser, Clone, Debug)]
 #[command(name = "depin-operator", version)]
@@ -37,9 +39,27 @@ pub struct Options {
     /// Seconds after which the devices of a lost agent are told to be lost too
     #[arg(long, env = "DEPIN_LONG_ABSENCE", default_value_t = 900, value_name = "SECONDS")]
     pub long_absence: u32,
+    /// How long after its end an agent's certificate is still renewed, like 180d or 12h; afterwards the agent needs a new join token
+    #[arg(
+        long,
+        env = "DEPIN_RENEWAL_GRACE",
+        default_value = "180d",
+        value_parser = grace_ms,
+        value_name = "DURATION"
+    )]
+    pub renewal_grace: i64,
     /// Logging, tracing and the admin server
     #[command(flatten)]
     pub telemetry: TelemetryOptions,
+}
+
+/// Milliseconds of whole days (`180d`), or of a shorter duration as in resources.
+fn grace_ms(text: &str) -> Result<i64, String> {
+    let Some(days) = text.strip_suffix('d') else {
+        return duration_ms("--renewal-grace", text).map_err(|error| error.to_string());
+    };
+    let days = days.parse::<u32>().map_err(|_| "is no whole number of days; write it like 180d".to_owned())?;
+    Ok(i64::from(days) * 24 * 3_600_000)
 }
 
 #[cfg(test)]
@@ -61,5 +81,10 @@ mod tests {
             "c",
         ]);
         assert_eq!(options.gateway_name, ["a", "b", "c"]);
+        assert_eq!(options.renewal_grace, 180 * 24 * 3_600_000);
+        assert_eq!((grace_ms("0d"), grace_ms("1h30m")), (Ok(0), Ok(5_400_000)));
+        for wrong in ["", "d", "-1d", "1.5d", "180", "1w"] {
+            assert!(grace_ms(wrong).is_err(), "{wrong}");
+        }
     }
 }

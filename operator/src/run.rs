@@ -194,6 +194,7 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
         backoff: Backoff::default(),
         metrics: life.metrics.clone(),
         clock,
+        renewal_grace_ms: options.renewal_grace,
     });
     let reporter = Reporter { controller: "depin-operator".into(), instance: Some(me.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);

@@ -73,6 +73,30 @@ async fn a_join_token_becomes_a_certificate_that_opens_a_stream() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_denied_with_one_token_is_asked_for_with_another() {
+    let mut network = Network::start().await;
+    let mut inbox = network.operator.watch_inbox(v1::WatchInboxRequest {}).await.unwrap().into_inner();
+    network.write(&[invitation(&SECRET), invitation(&[8; 16])]).await;
+    let key = SigningKey::generate().unwrap();
+    let mut client = EnrollmentClient::new(network.channel(None).0);
+    assert!(matches!(ask(&mut client, enroll(&key)).await, Answer::Pending(_)));
+    let entry = inbox.message().await.unwrap().unwrap();
+    let denied = v1::Denied { reason: "NameTaken".into(), message: "choose another name".into() };
+    let response = Some(v1::EnrollResponse { result: Some(Answer::Denied(denied)) });
+    let request = v1::AnswerInboxRequest { writer: Some(network.writer), id: entry.id, response };
+    network.operator.answer_inbox(request).await.unwrap();
+    assert!(matches!(ask(&mut client, enroll(&key)).await, Answer::Denied(denied) if denied.reason == "NameTaken"));
+    // A key's certificate request is always the same; the request as a whole is not.
+    let another = v1::EnrollRequest { token: vec![8; 16].into(), ..enroll(&key) };
+    assert!(matches!(ask(&mut client, another.clone()).await, Answer::Pending(_)));
+    let entry = inbox.message().await.unwrap().unwrap();
+    answer(&mut network, &entry, &another.csr).await;
+    assert!(matches!(ask(&mut client, another).await, Answer::Issued(_)));
+    assert!(matches!(ask(&mut client, enroll(&key)).await, Answer::Denied(_)), "and the first one stays what it was");
+    network.stop().await;
+}
+
+#[tokio::test]
 async fn malformed_requests_are_told_what_is_wrong() {
     let mut network = Network::start().await;
     network.write(&[invitation(&SECRET)]).await;

@@ -3,7 +3,7 @@
 //! Everything here may happen twice (a crash between consequence and answer): consequences are idempotent, and a repeated
 //! request of the same key gets a certificate again. Entries are handled one after the other, so that one token cannot make two agents.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use depin_crds::{EdgeAgent, EdgeDevice, EdgeEnrollment};
 use depin_domain::{
@@ -23,18 +23,25 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{sighting, token};
+use super::{
+    renewal, sighting, token,
+    waiting::{Tries, Waiting},
+};
 use crate::{
-    annotations::ENROLLED_BY, certificates::validity, context::Context, ledger::is_fenced, quantities::time,
+    annotations::ENROLLED_BY,
+    certificates::validity,
+    context::Context,
+    ledger::is_fenced,
+    quantities::{time, timestamp},
     registry::RegistryError,
 };
 
 /// Open EdgeEnrollments of devices that a namespace may have; further sightings wait for a later message.
 const MAX_REQUESTS: usize = 1000;
-/// How often entries are tried again that could not be handled.
-const RETRY: Duration = Duration::from_millis(500);
-/// After so many tries an entry is denied.
-const MAX_TRIES: u32 = 60;
+/// How often it is looked for entries that are to be tried again.
+const LOOK: Duration = Duration::from_millis(250);
+/// From so many tries on a person should look: it has been about a minute.
+const WORTH_A_WARNING: u32 = 8;
 const MANAGER: &str = "depin-operator/admission";
 const CERTIFICATE_MANAGER: &str = "depin-operator/agent-certificates";
 
@@ -68,17 +75,17 @@ pub async fn run(context: Arc<Context>, authority: Arc<CertificateAuthority>) ->
 
 async fn watch(context: &Context, authority: &CertificateAuthority) -> Result<(), tonic::Status> {
     let mut entries = context.ledger.client().watch_inbox(WatchInboxRequest {}).await?.into_inner();
-    let mut again: VecDeque<(InboxEntry, u32)> = VecDeque::new();
-    let mut tick = tokio::time::interval(RETRY);
+    let mut again = Waiting::default();
+    let mut tick = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             entry = entries.message() => {
                 let Some(entry) = entry? else { return Ok(()) };
-                attempt(context, authority, entry, 0, &mut again).await?;
+                attempt(context, authority, entry, None, &mut again).await?;
             }
             _ = tick.tick() => {
-                for (entry, tries) in std::mem::take(&mut again) {
-                    attempt(context, authority, entry, tries, &mut again).await?;
+                for (entry, tries) in again.due(context.clock.now()) {
+                    attempt(context, authority, entry, Some(tries), &mut again).await?;
                 }
             }
         }
@@ -89,20 +96,24 @@ async fn attempt(
     context: &Context,
     authority: &CertificateAuthority,
     entry: InboxEntry,
-    tries: u32,
-    again: &mut VecDeque<(InboxEntry, u32)>,
+    tries: Option<Tries>,
+    again: &mut Waiting,
 ) -> Result<(), tonic::Status> {
     let id = entry.id;
     let response = match handle(context, authority, &entry).await {
         Ok(response) => response,
-        Err(error) if tries < MAX_TRIES => {
-            if tries == 0 {
-                tracing::info!(id, %error, "an inbox entry waits");
+        Err(error) => {
+            // No answer is final that was not decided: who asks goes on asking.
+            match tries.map_or(0, |tries| tries.count) {
+                0 => tracing::info!(id, %error, "an inbox entry waits"),
+                tries if tries >= WORTH_A_WARNING && tries.is_power_of_two() => {
+                    tracing::warn!(id, tries, %error, "an inbox entry still waits");
+                }
+                _ => {}
             }
-            again.push_back((entry, tries.saturating_add(1)));
+            again.failed(entry, tries, context.clock.now());
             return Ok(());
         }
-        Err(error) => Some(denied("Failed", error.to_string())),
     };
     let request = AnswerInboxRequest { writer: context.ledger.writer(), id, response };
     match context.ledger.client().answer_inbox(request).await {
@@ -209,14 +220,13 @@ async fn renew(
         return Ok(denied("InvalidRequest", "the agent's id is malformed"));
     };
     let registry = context.registry.snapshot();
-    let Some(agent) = registry.agent(&id) else {
-        return Ok(denied("NotApproved", "the EdgeAgent is gone: its key is revoked; enroll anew with a token"));
-    };
-    if agent.key != csr.key {
-        return Ok(denied("KeyChanged", "the request has another key than the EdgeAgent; enroll anew with a token"));
+    let agent = registry.agent(&id).map(AsRef::as_ref);
+    let object = agent.and_then(|agent| context.stores.agent(&agent.namespace, &agent.name));
+    let ended = object.and_then(|object| object.status.as_ref()?.certificate_expires.as_ref().map(timestamp));
+    match renewal::decide(agent, &csr.key, ended, context.renewal_grace_ms, context.clock.now()) {
+        Ok(peer) => issue(context, authority, &csr, &peer, &request.facts.unwrap_or_default()).await,
+        Err(renewal::Denial { reason, message }) => Ok(denied(reason, message)),
     }
-    let peer = PeerIdentity::Agent { namespace: agent.namespace.clone(), name: agent.name.clone() };
-    issue(context, authority, &csr, &peer, &request.facts.unwrap_or_default()).await
 }
 
 async fn issue(

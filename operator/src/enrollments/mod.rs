@@ -1,8 +1,10 @@
 //! Letting in: invitations to the registry, the ledger's inbox to EdgeAgents, EdgeDevices, and EdgeEnrollments for what a person decides.
 
 pub mod inbox;
+pub mod renewal;
 pub mod sighting;
 pub mod token;
+pub mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

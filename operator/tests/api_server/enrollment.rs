@@ -166,3 +166,54 @@ async fn a_key_is_one_objects_and_a_token_admits_within_its_time() {
     assert_eq!(denied.reason, "NotApproved");
     operator.stop().await;
 }
+
+/// What that operator's clock is ahead of the machine's.
+static DARK_MS: AtomicI64 = AtomicI64::new(0);
+
+fn after_the_dark() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond() + DARK_MS.load(Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_was_dark_too_long_needs_a_new_token_and_keeps_its_key() {
+    let world = World::new().await;
+    let operator = world.start_at("one", Clock::of(after_the_dark));
+    world.apply(MODEL).unwrap();
+    world.apply(FLEET).unwrap();
+    condition!(world, EdgeFleet, "homes", "Ready", "True");
+    let token = JoinToken::new([7; 16], Digest([0; 32]));
+    world.apply(&enrollment(&token)).unwrap();
+    registered(&world, "the invitation", |registry| registry.invitation(&token.hash()).is_some()).await;
+    let key = SigningKey::from_seed(&[5; 32]);
+    let Answer::Issued(_) = enroll(&world, &token, &key, "roof-5").await else { unreachable!("not issued") };
+    let id = AgentId::of("town", "roof-5");
+    registered(&world, "the agent", |registry| registry.agent(&id).is_some()).await;
+    let renew = async |expires| {
+        let csr = CertificateRequest::make_renewal(&key, Timestamp(expires)).unwrap();
+        let request = RenewRequest { csr: csr.into(), ..RenewRequest::default() };
+        let entry = RenewalEntry { agent_id: id.0.to_vec().into(), request: Some(request), ..RenewalEntry::default() };
+        let posted = world.ledger.post(Entry::Renew(entry));
+        eventually("an answer", || async { world.ledger.answer(posted) }).await.unwrap().result.unwrap()
+    };
+    // A certificate lives for thirty days; half a year after its end is not too late, a day more is.
+    DARK_MS.store((30 + 179) * DAY_MS, Ordering::Relaxed);
+    let Answer::Issued(_) = renew(1).await else { unreachable!("not renewed within the grace") };
+    DARK_MS.store((30 + 179 + 30 + 181) * DAY_MS, Ordering::Relaxed);
+    let agents: Api<EdgeAgent> = world.api();
+    let renewed = Timestamp(jiff::Timestamp::now().as_millisecond() + (30 + 179 + 29) * DAY_MS);
+    eventually("the new end in the status", || async {
+        let expires = agents.get("roof-5").await.unwrap().status?.certificate_expires?;
+        (Timestamp(expires.0.as_millisecond()) > renewed).then_some(())
+    })
+    .await;
+    let Answer::Denied(denied) = renew(2).await else { unreachable!("renewed after the grace") };
+    assert_eq!(denied.reason, "RenewalGraceOver", "{}", denied.message);
+    assert!(denied.message.contains("new token"), "{}", denied.message);
+    // Another token lets the same key in again, as the same agent.
+    let another = JoinToken::new([6; 16], Digest([0; 32]));
+    world.apply(&enrollment(&another).replace("invitation", "another")).unwrap();
+    registered(&world, "the invitation", |registry| registry.invitation(&another.hash()).is_some()).await;
+    let Answer::Issued(issued) = enroll(&world, &another, &key, "roof-5").await else { unreachable!("not issued") };
+    assert_eq!((issued.name.as_str(), issued.agent_id), ("roof-5", id.0.to_vec().into()));
+    operator.stop().await;
+}
