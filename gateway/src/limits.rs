@@ -88,10 +88,25 @@ impl Limits {
         }
     }
 
-    /// How much may be unanswered on one stream.
+    /// How much may be unanswered on one stream while so many bytes of all streams' room are free: less as soon as half of it is taken, so that
+    /// agents slow down before they are deferred, but always one proof.
     #[must_use]
-    pub fn window(&self) -> v1::Window {
-        v1::Window { proofs: self.window_proofs, bytes: self.window_bytes }
+    pub fn window(&self, free: usize) -> v1::Window {
+        let half = self.max_unanswered_bytes / 2;
+        let halvings = (0..3).find(|halvings| free >= half >> halvings).unwrap_or(3);
+        let least = (self.max_proof_bytes as u64).min(self.window_bytes);
+        v1::Window {
+            proofs: (self.window_proofs >> halvings).max(1),
+            bytes: (self.window_bytes >> halvings).max(least),
+        }
+    }
+
+    /// Whether an agent that was told this window is to be told another one: a smaller one at once, a larger one when there is room for good.
+    #[must_use]
+    pub fn window_after(&self, told: &v1::Window, free: usize) -> Option<v1::Window> {
+        let now = self.window(free);
+        let ample = free >= self.max_unanswered_bytes / 4 * 3;
+        (now.proofs < told.proofs || now.bytes < told.bytes || (ample && now != *told)).then_some(now)
     }
 }
 
@@ -105,6 +120,27 @@ mod tests {
     struct Program {
         #[command(flatten)]
         limits: Limits,
+    }
+
+    #[test]
+    fn windows_shrink_as_the_room_fills_and_grow_back_when_it_is_ample() {
+        let limits = Limits {
+            max_unanswered_bytes: 1_000,
+            window_bytes: 800,
+            window_proofs: 4,
+            max_proof_bytes: 300,
+            ..Limits::default()
+        };
+        let window = |free| (limits.window(free).proofs, limits.window(free).bytes);
+        assert_eq!([1_000, 500].map(window), [(4, 800); 2]);
+        assert_eq!((window(499), window(250)), ((2, 400), (2, 400)));
+        assert_eq!((window(249), window(124), window(0)), ((1, 300), (1, 300), (1, 300)), "one proof always fits");
+        let (full, less) = (limits.window(1_000), limits.window(300));
+        assert_eq!(limits.window_after(&full, 600), None);
+        assert_eq!(limits.window_after(&full, 300), Some(less));
+        assert_eq!(limits.window_after(&less, 300), None);
+        assert_eq!(limits.window_after(&less, 600), None, "it may fill again at once");
+        assert_eq!(limits.window_after(&less, 750), Some(full));
     }
 
     #[test]

@@ -64,11 +64,13 @@ pub(super) struct Session {
     declared: HashMap<(KeyId, u64), u64>,
     unanswered_proofs: u32,
     unanswered_bytes: u64,
+    /// The window that the agent was told; none before it opened a chain.
+    window: Option<v1::Window>,
 }
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, agent: AgentPeer, place: Place) -> Self {
-        Self { shared, agent, place, declared: HashMap::new(), unanswered_proofs: 0, unanswered_bytes: 0 }
+        Self { shared, agent, place, declared: HashMap::new(), unanswered_proofs: 0, unanswered_bytes: 0, window: None }
     }
 
     pub(super) async fn run(mut self, mut inbound: Streaming<v1::SubmitRequest>, answers: Answers) {
@@ -129,7 +131,18 @@ impl Session {
         self.unanswered_proofs = self.unanswered_proofs.saturating_sub(answered.proofs);
         self.unanswered_bytes = self.unanswered_bytes.saturating_sub(answered.bytes);
         let batch = v1::OutcomeBatch { outcomes: answered.outcomes };
-        respond(answers, submit_response::Message::Outcomes(batch)).await
+        respond(answers, submit_response::Message::Outcomes(batch)).await?;
+        self.tell_window(answers).await
+    }
+
+    /// Tells the agent another window where the room that all streams share fills, or is ample again.
+    async fn tell_window(&mut self, answers: &Answers) -> Result<(), Status> {
+        let free = self.shared.room.available_permits();
+        let Some(window) = self.window.as_ref().and_then(|told| self.shared.limits.window_after(told, free)) else {
+            return Ok(());
+        };
+        self.window = Some(window);
+        respond(answers, submit_response::Message::Window(window)).await
     }
 
     /// One message: answered at once, or a batch that is under way.
@@ -148,7 +161,11 @@ impl Session {
                 respond(answers, submit_response::Message::Opened(opened)).await?;
                 Ok(None)
             }
-            Some(Message::Proofs(batch)) => self.batch(batch.proofs).await.map(Some).map_err(End::from),
+            Some(Message::Proofs(batch)) => {
+                let pending = self.batch(batch.proofs).await?;
+                self.tell_window(answers).await?;
+                Ok(Some(pending))
+            }
             None => Err(Status::invalid_argument("SubmitRequest.message: is neither open nor proofs").into()),
         }
     }
@@ -193,10 +210,12 @@ impl Session {
         }
         self.declared.extend(chains.iter().map(|chain| ((chain.key, chain.incarnation), chain.next_sequence)));
         let heads = ledger.open_chains(chains).await.map_err(unavailable)?;
+        let window = self.shared.limits.window(self.shared.room.available_permits());
+        self.window = Some(window);
         Ok(v1::ChainsOpened {
             heads: heads.iter().map(|head| head_to_proto(head.key, &head.head, head.archived_sequence)).collect(),
             now: self.shared.clock.now().0,
-            window: Some(self.shared.limits.window()),
+            window: Some(window),
         })
     }
 

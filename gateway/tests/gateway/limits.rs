@@ -167,6 +167,36 @@ async fn strangers_together_have_a_rate() {
 }
 
 #[tokio::test]
+async fn a_stream_is_told_a_smaller_window_while_the_room_of_all_fills_and_the_whole_one_afterwards() {
+    let sealed = |key: &SigningKey| -> Vec<_> {
+        let mut chain = Chain::new(key);
+        (0..6).map(|number| chain.seal(&[section(1, 60 + number, &[1])])).collect()
+    };
+    let size = |proof: &v1::SignedProof| {
+        proof.header.len() + proof.signature.len() + proof.sections.iter().map(|section| section.len()).sum::<usize>()
+    };
+    let bytes: usize = sealed(&SigningKey::generate().unwrap()).iter().map(size).sum();
+    // Six proofs leave little of the room.
+    let limits = Limits {
+        max_unanswered_bytes: bytes + bytes / 10,
+        max_proof_bytes: bytes / 6 + 1,
+        window_bytes: bytes as u64,
+        window_proofs: 8,
+        ..Limits::default()
+    };
+    let mut network = Network::start_with(limits.clone()).await;
+    let [agent, _] = network.furnish().await;
+    let mut stream = stream(&network, &agent).await;
+    let whole = Some(v1::Window { proofs: 8, bytes: bytes as u64 });
+    assert_eq!(stream.open(Vec::new()).await.unwrap().window, whole);
+    assert_eq!(stream.submit(&sealed(&agent.identity.key)).await.unwrap().len(), 6);
+    stream.open(Vec::new()).await.unwrap();
+    let least = v1::Window { proofs: 1, bytes: limits.max_proof_bytes as u64 };
+    assert_eq!((stream.windows.first(), stream.windows.last()), (Some(&least), whole.as_ref()), "{:?}", stream.windows);
+    network.stop().await;
+}
+
+#[tokio::test]
 async fn a_flood_of_strangers_keeps_no_agent_from_renewing() {
     let mut network = Network::start_with(Limits { enrollments_per_second: 1, ..Limits::default() }).await;
     let [agent, _] = network.furnish().await;
@@ -194,5 +224,14 @@ async fn a_flood_of_strangers_keeps_no_agent_from_renewing() {
         let answer = client.renew(renewal(&agent)).await.unwrap().into_inner().result;
         assert!(matches!(answer, Some(v1::enroll_response::Result::Pending(_))), "{answer:?}");
     }
+    // What is no request at all costs nobody a look at signatures beyond its own rate; who shows a certificate is not concerned.
+    let garbage = v1::RenewRequest { csr: vec![0x30, 0].into(), facts: None };
+    let mut codes = Vec::new();
+    while codes.len() < 1_000 && codes.last() != Some(&Code::ResourceExhausted) {
+        codes.push(strangers.renew(garbage.clone()).await.unwrap_err().code());
+    }
+    assert_eq!((codes[0], codes.last()), (Code::InvalidArgument, Some(&Code::ResourceExhausted)), "{codes:?}");
+    let mut client = EnrollmentClient::new(network.channel(Some(&agent.identity)).0);
+    assert!(client.renew(renewal(&agent)).await.is_ok());
     network.stop().await;
 }

@@ -321,13 +321,15 @@ pub(crate) fn section(number: u32, ago: i64, values: &[i64]) -> Section {
 pub(crate) struct Stream {
     requests: mpsc::Sender<v1::SubmitRequest>,
     responses: Streaming<v1::SubmitResponse>,
+    /// Windows that were told beside the answers.
+    pub(crate) windows: Vec<v1::Window>,
 }
 
 impl Stream {
     pub(crate) async fn begin(channel: Channel) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
         let responses = ProofsClient::new(channel).submit(ReceiverStream::new(stream)).await?.into_inner();
-        Ok(Self { requests, responses })
+        Ok(Self { requests, responses, windows: Vec::new() })
     }
 
     pub(crate) async fn open(&mut self, chains: Vec<v1::OpenChain>) -> Result<v1::ChainsOpened, Status> {
@@ -353,8 +355,13 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<submit_response::Message, Status> {
-        let response = self.responses.message().await?.ok_or_else(|| Status::cancelled("the stream ended"))?;
-        Ok(response.message.unwrap())
+        loop {
+            let response = self.responses.message().await?.ok_or_else(|| Status::cancelled("the stream ended"))?;
+            match response.message.unwrap() {
+                submit_response::Message::Window(window) => self.windows.push(window),
+                message => return Ok(message),
+            }
+        }
     }
 }
 
