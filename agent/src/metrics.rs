@@ -83,7 +83,6 @@ impl Metrics {
             }
         };
         given_up.by_reason().for_each(|(reason, total)| follow(&self.dropped, reason, total));
-        follow(&self.dropped, "other_model", given_up.foreign);
     }
 
     /// Registers them all under `depin_agent_`.

@@ -253,6 +253,7 @@ impl AgentOptions {
                 policy: arguments.spool_policy.or(file.spool.policy).unwrap_or(store.policy),
                 retained: file.spool.retained_bytes.unwrap_or(store.retained),
                 parked: store.parked,
+                journal_segment: store.journal_segment,
             },
             limits: Limits {
                 payload_bytes: file.codec.payload_bytes.unwrap_or(limits.payload_bytes).clamp(1, 1 << 20),

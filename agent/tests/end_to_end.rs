@@ -4,6 +4,7 @@
 
 mod gateway;
 mod secured;
+mod uplink;
 
 use std::{
     collections::BTreeSet,

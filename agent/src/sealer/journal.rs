@@ -129,6 +129,12 @@ impl PendingDrop {
         Self { reason: reason as u8, count: 1, first: at, last: at }
     }
 
+    /// What a header told.
+    #[must_use]
+    pub fn told(drop: &Drop) -> Self {
+        Self { reason: drop.reason as u8, count: drop.count, first: drop.first, last: drop.last }
+    }
+
     /// Joins what was given up for the same reason.
     pub fn join(&mut self, other: &Self) {
         self.count += other.count;
@@ -149,8 +155,6 @@ pub fn add_drop(drops: &mut Vec<PendingDrop>, drop: PendingDrop) {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenUp {
     counts: [u64; 4],
-    /// Readings of devices that have another model: left out before sealing, as the ledger would reject them.
-    pub foreign: u64,
 }
 
 impl GivenUp {
@@ -359,11 +363,17 @@ impl State {
         }
         self.parked.retain(|parked| !commit.unpark.contains(&parked.serial));
         self.parked.extend(commit.park);
-        self.held.retain(|held| !commit.replaces.contains(&(held.incarnation, held.sequence)));
+        // What is sealed anew takes the place of what it replaces: kept proofs stand in the order of their readings.
+        let replaced = |held: &Held| commit.replaces.contains(&(held.incarnation, held.sequence));
+        let place = self.held.iter().position(replaced);
+        self.held.retain(|held| !replaced(held));
+        let place = place.unwrap_or(self.held.len());
+        let after = self.held.split_off(place);
         for digest in &commit.proofs {
             // The last one, where a seal that was cut short was repeated to the same bytes.
             self.held.extend(pending.iter().rev().find(|held| held.digest == *digest));
         }
+        self.held.extend(after);
         pending.clear();
     }
 
@@ -394,24 +404,24 @@ impl State {
     pub fn unanswered(&self) -> u64 {
         self.held.iter().filter(|held| held.answer == Answer::None).map(|held| held.readings).sum()
     }
+}
 
-    /// The pending drops as a header tells them, and the ordinal after.
-    #[must_use]
-    pub fn header_drops(&self, first_ordinal: u32) -> (Vec<Drop>, u32) {
-        let mut ordinal = first_ordinal;
-        let drops = self.drops.iter().filter_map(|drop| {
-            let reason = match drop.reason {
-                0 => DropReason::LimitReached,
-                1 => DropReason::UnapprovedQuota,
-                2 => DropReason::Unreadable,
-                3 => DropReason::NeverApproved,
-                _ => return None,
-            };
-            let told = Drop { reason, count: drop.count, first: drop.first, last: drop.last, ordinal };
-            ordinal += 1;
-            Some(told)
-        });
-        let drops = drops.collect();
-        (drops, ordinal)
-    }
+/// Drops as a header tells them, and the ordinal after.
+#[must_use]
+pub fn header_drops(pending: &[PendingDrop], first_ordinal: u32) -> (Vec<Drop>, u32) {
+    let mut ordinal = first_ordinal;
+    let drops = pending.iter().filter_map(|drop| {
+        let reason = match drop.reason {
+            0 => DropReason::LimitReached,
+            1 => DropReason::UnapprovedQuota,
+            2 => DropReason::Unreadable,
+            3 => DropReason::NeverApproved,
+            _ => return None,
+        };
+        let told = Drop { reason, count: drop.count, first: drop.first, last: drop.last, ordinal };
+        ordinal += 1;
+        Some(told)
+    });
+    let drops = drops.collect();
+    (drops, ordinal)
 }

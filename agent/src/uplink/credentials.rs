@@ -102,6 +102,15 @@ pub struct Certified {
     ca: String,
 }
 
+/// What became of a question for a certificate.
+#[derive(Debug)]
+pub enum Asked {
+    /// It is on disk.
+    Certified(Box<Certified>),
+    /// The operator has not answered; ask again after this time.
+    Pending(Duration),
+}
+
 impl Credentials {
     /// Reads the key, or makes one.
     pub fn open(directory: &Path) -> Result<Self, CredentialError> {
@@ -168,25 +177,57 @@ impl Credentials {
         let mut client = EnrollmentClient::new(channel);
         loop {
             let response = client.enroll(request.clone()).await?.into_inner();
-            if let Some(certified) = self.answered(response, clock.now().wall).await? {
-                return Ok(certified);
+            match self.answered(response, clock.now().wall)? {
+                Asked::Certified(certified) => return Ok(*certified),
+                Asked::Pending(wait) => {
+                    tracing::info!("enrollment waits for the operator");
+                    tokio::time::sleep(wait).await;
+                }
             }
         }
     }
 
-    /// Asks for a new certificate for the same key.
-    pub async fn renew(&self, channel: Channel, clock: &Arc<dyn Clock>) -> Result<Certified, CredentialError> {
-        let request = RenewRequest { csr: CertificateRequest::make(&self.key)?.into(), facts: Some(facts()) };
-        let mut client = EnrollmentClient::new(channel);
+    /// Asks for the certificate after this one, for the same key. The same question each time, until there is an answer.
+    pub async fn ask_renewal(
+        &self,
+        channel: Channel,
+        certified: &Certified,
+        now: Timestamp,
+    ) -> Result<Asked, CredentialError> {
+        let csr = CertificateRequest::make_renewal(&self.key, certified.info.validity.end)?;
+        let request = RenewRequest { csr: csr.into(), facts: Some(facts()) };
+        let response = EnrollmentClient::new(channel).renew(request).await?.into_inner();
+        self.answered(response, now)
+    }
+
+    /// A certificate has ended: nothing can be done before there is another. Where it is too late for that, a join token that was put in place
+    /// helps.
+    pub async fn renew_ended(
+        &self,
+        gateway: &str,
+        certified: &Certified,
+        name: &str,
+        token: Option<&Path>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Certified, CredentialError> {
+        let (channel, _) = self.channel(gateway, certified, clock.now().wall)?;
         loop {
-            let response = client.renew(request.clone()).await?.into_inner();
-            if let Some(certified) = self.answered(response, clock.now().wall).await? {
-                return Ok(certified);
+            match self.ask_renewal(channel.clone(), certified, clock.now().wall).await {
+                Ok(Asked::Certified(certified)) => return Ok(*certified),
+                Ok(Asked::Pending(wait)) => {
+                    tracing::info!("the renewal of the ended certificate waits for the operator");
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error @ CredentialError::Denied { .. }) if token.is_some_and(Path::exists) => {
+                    tracing::warn!(%error, "the certificate ended and is not renewed; the join token is tried");
+                    return self.enroll(gateway, name, token, clock).await;
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn answered(&self, response: EnrollResponse, now: Timestamp) -> Result<Option<Certified>, CredentialError> {
+    fn answered(&self, response: EnrollResponse, now: Timestamp) -> Result<Asked, CredentialError> {
         match response.result.ok_or(CredentialError::Empty)? {
             Answer::Issued(issued) => {
                 let info = CertificateInfo::from_pem(&issued.chain)?;
@@ -194,14 +235,11 @@ impl Credentials {
                 self.keep("ca.crt", &issued.ca)?;
                 self.keep("agent.crt", &issued.chain)?;
                 tracing::info!(identity = %info.identity, until = info.validity.end.0, now = now.0, "certificate received");
-                Ok(Some(Certified { info, chain: issued.chain, ca: issued.ca }))
+                Ok(Asked::Certified(Box::new(Certified { info, chain: issued.chain, ca: issued.ca })))
             }
             Answer::Pending(pending) => {
-                let wait = Duration::from_millis(pending.retry_after_ms.into())
-                    .clamp(Duration::from_millis(100), ASK_AGAIN * 15);
-                tracing::info!("enrollment waits for the operator");
-                tokio::time::sleep(wait).await;
-                Ok(None)
+                let wait = Duration::from_millis(pending.retry_after_ms.into());
+                Ok(Asked::Pending(wait.clamp(Duration::from_millis(100), ASK_AGAIN * 15)))
             }
             Answer::Denied(denied) => Err(CredentialError::Denied { reason: denied.reason, message: denied.message }),
         }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub use credentials::{Certified, CredentialError, Credentials};
+pub use credentials::{Asked, Certified, CredentialError, Credentials};
 use depin_log::Storage;
 use tokio::{sync::watch, time};
 
@@ -150,10 +150,12 @@ async fn connect(
         None => credentials.enroll(&options.gateway, &options.name, options.join_token_file.as_deref(), clock).await?,
     };
     let now = clock.now().wall;
+    let token = options.join_token_file.as_deref();
+    let certified = if certified.info.expired(now) {
+        credentials.renew_ended(&options.gateway, &certified, &options.name, token, clock).await?
+    } else {
+        certified
+    };
     let (channel, server_key) = credentials.channel(&options.gateway, &certified, now)?;
-    if certified.info.expired(now) {
-        credentials.renew(channel, clock).await?;
-        return Ok(());
-    }
     session::run(context, &certified, channel, server_key, refusals, stop).await
 }

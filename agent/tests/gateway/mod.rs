@@ -21,7 +21,7 @@ use depin_domain::{
 };
 use depin_identity::{
     authority::CertificateAuthority,
-    certificates::{CertificateRequest, certificates},
+    certificates::{CertificateInfo, CertificateRequest, certificates},
     keys::SigningKey,
     peer::PeerIdentity,
     tls::{ClientAuth, KeyAndChain, server_config},
@@ -60,6 +60,29 @@ pub struct Ledger {
     pub refuse: Vec<Reason>,
     /// What is durable is in no backup.
     pub unarchived: bool,
+    /// How many proofs may be unanswered; 0: four.
+    pub window: u32,
+    /// From when to when a certificate is valid that is issued now, in milliseconds from now; none: from a minute ago for an hour.
+    pub life: Option<(i64, i64)>,
+    /// When each certificate that was issued ends, and each that a connection showed.
+    pub issued: Vec<Timestamp>,
+    pub shown: Vec<Timestamp>,
+    /// What the operator makes of renewals, and the requests that came.
+    pub renewal: Renewal,
+    pub renewals: Vec<Vec<u8>>,
+    /// Nothing more is read of streams of proofs.
+    pub hold: bool,
+    /// So many large answers to nothing are told before more is read.
+    pub chatter: u32,
+}
+
+/// What the operator makes of a renewal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Renewal {
+    #[default]
+    Silence,
+    Issue,
+    Deny,
 }
 
 /// A running gateway.
@@ -186,17 +209,23 @@ fn serve(
         ledger: ledger.clone(),
         configuration: configuration.clone(),
     };
+    let ledger = ledger.clone();
     tokio::spawn(async move {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 if let Ok(stream) = acceptor.accept(stream).await {
+                    if let Some(shown) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+                        let end = CertificateInfo::from_der(shown).unwrap().validity.end;
+                        ledger.lock().unwrap().shown.push(end);
+                    }
                     let _ = accepted.send(Ok(stream)).await;
                 }
             }
         });
         tasks.spawn(async move {
             let _ = Server::builder()
+                .initial_stream_window_size(65_535)
                 .add_service(EnrollmentServer::new(service.clone()))
                 .add_service(ConfigurationServer::new(service.clone()))
                 .add_service(ProofsServer::new(service))
@@ -224,21 +253,25 @@ impl Enrollment for Service {
         if request.token.as_ref() != [9; 16] {
             return Err(Status::unauthenticated("no such token"));
         }
-        let csr = CertificateRequest::from_der(&request.csr).unwrap();
-        let identity = PeerIdentity::Agent { namespace: "ns".to_owned(), name: request.name.clone() };
-        let validity = Window { start: Timestamp(now() - 60_000), end: Timestamp(now() + 3_600_000) };
-        let issued = v1::IssuedCertificate {
-            chain: self.authority.issue(&csr, &identity, &[], validity).unwrap(),
-            ca: self.authority.certificate_pem(),
-            namespace: "ns".to_owned(),
-            agent_id: AgentId::of("ns", &request.name).0.to_vec().into(),
-            name: request.name,
-        };
-        Ok(Response::new(v1::EnrollResponse { result: Some(v1::enroll_response::Result::Issued(issued)) }))
+        Ok(self.issue(&request.csr, request.name))
     }
 
-    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
+        let csr = request.into_inner().csr;
+        let renewal = {
+            let mut ledger = self.ledger.lock().unwrap();
+            ledger.renewals.push(csr.to_vec());
+            ledger.renewal
+        };
+        let result = match renewal {
+            Renewal::Issue => return Ok(self.issue(&csr, "edge-1".to_owned())),
+            Renewal::Silence => v1::enroll_response::Result::Pending(v1::Pending { retry_after_ms: 100 }),
+            Renewal::Deny => v1::enroll_response::Result::Denied(v1::Denied {
+                reason: "RenewalGraceOver".to_owned(),
+                message: String::new(),
+            }),
+        };
+        Ok(Response::new(v1::EnrollResponse { result: Some(result) }))
     }
 }
 
@@ -280,11 +313,13 @@ impl Proofs for Service {
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
         let mut incoming = request.into_inner();
-        let (answers, outgoing) = mpsc::channel(64);
+        let (answers, outgoing) = mpsc::channel(1);
         let service = self.clone();
         tokio::spawn(async move {
             let mut declared = BTreeMap::new();
-            while let Ok(Some(message)) = incoming.message().await {
+            loop {
+                service.before_reading(&answers).await;
+                let Ok(Some(message)) = incoming.message().await else { return };
                 let answer = match message.message.unwrap() {
                     v1::submit_request::Message::Open(open) => service.open(&open, &mut declared),
                     v1::submit_request::Message::Proofs(batch) => service.judge(&batch, &declared),
@@ -299,6 +334,38 @@ impl Proofs for Service {
 }
 
 impl Service {
+    fn issue(&self, csr: &[u8], name: String) -> Response<v1::EnrollResponse> {
+        let csr = CertificateRequest::from_der(csr).unwrap();
+        let identity = PeerIdentity::Agent { namespace: "ns".to_owned(), name: name.clone() };
+        let mut ledger = self.ledger.lock().unwrap();
+        let (start, end) = ledger.life.unwrap_or((-60_000, 3_600_000));
+        let validity = Window { start: Timestamp(now() + start), end: Timestamp(now() + end) };
+        let chain = self.authority.issue(&csr, &identity, &[], validity).unwrap();
+        ledger.issued.push(CertificateInfo::from_pem(&chain).unwrap().validity.end);
+        let issued = v1::IssuedCertificate {
+            chain,
+            ca: self.authority.certificate_pem(),
+            namespace: "ns".to_owned(),
+            agent_id: AgentId::of("ns", &name).0.to_vec().into(),
+            name,
+        };
+        Response::new(v1::EnrollResponse { result: Some(v1::enroll_response::Result::Issued(issued)) })
+    }
+
+    /// Waits as long as nothing is to be read, then tells what is to be told first.
+    async fn before_reading(&self, answers: &mpsc::Sender<Result<v1::SubmitResponse, Status>>) {
+        while self.ledger.lock().unwrap().hold && !answers.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let chatter = std::mem::take(&mut self.ledger.lock().unwrap().chatter);
+        for _ in 0..chatter {
+            let nothing =
+                v1::Outcome { key_id: vec![0; 4 << 20].into(), digest: vec![0; 32].into(), ..v1::Outcome::default() };
+            let message = v1::submit_response::Message::Outcomes(v1::OutcomeBatch { outcomes: vec![nothing] });
+            let _ = answers.send(Ok(v1::SubmitResponse { message: Some(message) })).await;
+        }
+    }
+
     fn open(&self, open: &v1::OpenChains, declared: &mut BTreeMap<Vec<u8>, Declared>) -> v1::submit_response::Message {
         let mut ledger = self.ledger.lock().unwrap();
         ledger.confirmed = ledger.confirmed.max(open.confirmed_registry_version);
@@ -310,7 +377,8 @@ impl Service {
             let head = head.unwrap_or(ChainHead { incarnation: 0, sequence: 0, digest: Digest::default() });
             convert::head_to_proto(convert::key_id("key", &key).unwrap(), &head, 0)
         });
-        let window = Some(v1::Window { proofs: 4, bytes: 1 << 20 });
+        let window = if ledger.window > 0 { (ledger.window, 8 << 20) } else { (4, 1 << 20) };
+        let window = Some(v1::Window { proofs: window.0, bytes: window.1 });
         v1::submit_response::Message::Opened(v1::ChainsOpened { heads: heads.collect(), now: now(), window })
     }
 

@@ -1,7 +1,7 @@
 //! Devices that move, models that change, cells that fill, while somebody is offline.
 
 use depin_domain::{
-    registry::Change,
+    registry::{Change, FleetEntry},
     rewards::{ZeroReason, spec::Limit},
 };
 
@@ -117,6 +117,53 @@ async fn an_offline_agents_old_model_counts_until_it_confirmed_the_new_one() {
     assert_eq!((paid(&epoch, 1), paid(&epoch, 2), epoch.summary.carry.0), (646, 253, 1));
     site.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_before_a_fleet_changed_its_model_counts() {
+    let spec = program(HOUR);
+    let mut world = World::start().await;
+    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
+    for one in [&mut site, &mut other] {
+        one.start_configured().await;
+    }
+    world.time.set(minute(10));
+    site.publish(measure(1, 0..10)).await;
+    other.publish(measure(2, 0..10)).await;
+    world.until_judged(40).await;
+    // Twenty minutes wait in the spool of a site that is cut off, when the fleet gets another model: of another name.
+    site.cut().await;
+    world.time.set(minute(30));
+    site.publish(measure(1, 10..30)).await;
+    let mut newer = network::model(true);
+    newer.name = "smart-meter".to_owned();
+    let fleet = FleetEntry { id: network::FLEET.to_owned(), model: newer.name.clone(), grain_ms: HOUR };
+    world.write(&[network::model_change(newer, 0), Change::Fleet(fleet)]).await;
+    world.until_confirmed(&["mill"]).await;
+    world.time.set(minute(40));
+    other.publish(measure(2, 30..40)).await;
+    world.until_judged(60).await;
+    // The site cannot know: five minutes more come by the old model.
+    site.publish(measure(1, 30..35)).await;
+    site.link.mend();
+    world.until_judged(60 + 40 + 10).await;
+    world.until_confirmed(&["home"]).await;
+    site.publish(measure(1, 35..40)).await;
+    world.until_judged(60 + 40 + 10 + 10).await;
+    let rejected = world.rejected().await;
+    assert_eq!((world.accepted().await, rejected["WrongModel"], rejected.len()), (110, 10, 1), "{rejected:?}");
+    world.time.set(minute(60));
+    let epoch = world.close(&spec).await;
+    let sums = world.frozen(0, 0).await;
+    assert_eq!(sums[&(1, "power".to_owned())], (35, 350, 0), "minutes 0 to 30 and 35 to 40");
+    assert_eq!(sums[&(1, "energy".to_owned())].2, 390);
+    assert_eq!(sums[&(2, "power".to_owned())], (20, 200, 0));
+    // 900 × 350 / 550 = 572.7 and 900 × 200 / 550 = 327.3
+    assert_eq!((paid(&epoch, 1), paid(&epoch, 2), epoch.summary.carry.0), (572, 327, 1));
+    site.stop().await;
+    other.stop().await;
+    world.hub_down().await;
+    world.verify();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,7 +25,7 @@ pub(crate) const DAY: i64 = 24 * HOUR;
 /// 2026-01-01: epoch 0 begins, and everybody was approved an hour before.
 pub(crate) const GENESIS: i64 = 1_767_225_600_000;
 pub(crate) const PROGRAM: &str = "grid/watts";
-const FLEET: &str = "grid/meters";
+pub(crate) const FLEET: &str = "grid/meters";
 
 /// Meters that tell a running total and a level, dated or undated, expected every minute.
 pub(crate) fn model(dated: bool) -> Model {

@@ -23,8 +23,6 @@ pub struct Collected {
     pub gathered: Gathered,
     /// Without the chain's part, which the caller fills in.
     pub commit: Commit,
-    /// Readings of devices that are known under another model: not theirs.
-    pub foreign: u64,
     /// Readings that leave the spool with this seal.
     pub taken: u64,
 }
@@ -167,9 +165,16 @@ impl Store {
     }
 }
 
-/// How long ago a record was made: by the uptime within one boot, else by the wall clock.
+/// How long ago a record was made: by the uptime within one boot, else by the wall clock. A record of another boot whose clock ran ahead is
+/// as old as can be: it would hold up everything behind it until its time has come.
 fn age(record: &Stamp, now: &Stamp) -> i64 {
-    if record.boot == now.boot { now.uptime.saturating_sub(record.uptime) } else { now.wall.since(record.wall).max(0) }
+    if record.boot == now.boot {
+        now.uptime.saturating_sub(record.uptime)
+    } else if record.wall > now.wall {
+        i64::MAX
+    } else {
+        now.wall.since(record.wall)
+    }
 }
 
 /// One pass over the spool.
@@ -191,7 +196,6 @@ impl Pass<'_> {
                 continue;
             }
             self.collected.taken += group.readings.len() as u64;
-            let named = self.view.models.get(digest).map(|(name, _)| name);
             for reading in &group.readings {
                 let shift = if group.device_time { Some(0) } else { received };
                 let Some(shift) = shift else {
@@ -200,10 +204,8 @@ impl Pass<'_> {
                 };
                 let at = reading.at.plus(shift);
                 let Some(metric) = metrics.get(usize::from(reading.metric)) else { continue };
-                let device = self.view.device(&group.serial, at);
-                if device.is_some_and(|device| named.is_some_and(|name| *name != device.model)) {
-                    self.collected.foreign += 1;
-                } else if let Some(device) = device {
+                // Whatever its model: a fleet's may have changed since, and the ledger knows which was the fleet's at that time.
+                if let Some(device) = self.view.device(&group.serial, at) {
                     let gathered = &mut self.collected.gathered;
                     let (device, model, metric) =
                         (gathered.device(device.id), gathered.model(*digest), gathered.metric(metric));

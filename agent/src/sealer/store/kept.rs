@@ -4,7 +4,7 @@ use depin_domain::ids::PublicKey;
 use depin_proto::v1::{Receipt, SignedProof};
 use prost::Message as _;
 
-use super::{JOURNAL_SLACK, Store, StoreError};
+use super::{Store, StoreError};
 use crate::sealer::journal::{Answer, Entry, Held, RECEIPT, StoredReceipt, kept_at};
 
 /// What the gateway said of a proof that it judged.
@@ -83,7 +83,7 @@ impl Store {
             kept = kept.saturating_sub(oldest.kept_bytes());
         }
         let first_kept = self.state.held.iter().map(|held| held.position).min().unwrap_or(self.journal.end());
-        if first_kept.min(self.journal.end()) > self.journal.front() + JOURNAL_SLACK {
+        if first_kept.min(self.journal.end()) > self.journal.front() + self.options.journal_segment {
             let entry = Entry::Snapshot(Box::new(self.state.clone()));
             let position = self.write(&entry)?;
             self.journal.sync().map_err(StoreError::Journal)?;

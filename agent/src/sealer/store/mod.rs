@@ -23,9 +23,6 @@ use crate::spool::{Batch, LimitPolicy, Stamp};
 const BATCH: u8 = 1;
 const SPOOL_TAG: u32 = u32::from_le_bytes(*b"aspl");
 const JOURNAL_TAG: u32 = u32::from_le_bytes(*b"ajrn");
-/// Journal bytes beyond what is kept before a snapshot is written and the front removed.
-const JOURNAL_SLACK: u64 = 4 << 20;
-
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -37,11 +34,19 @@ pub struct StoreOptions {
     pub retained: u64,
     /// Readings of unapproved devices that are kept after they left the spool.
     pub parked: usize,
+    /// Bytes of one of the journal's files; once more than that is no longer needed, a snapshot is written and the front removed.
+    pub journal_segment: u64,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { limit: 1 << 30, policy: LimitPolicy::StopAcknowledging, retained: 64 << 20, parked: 20_000 }
+        Self {
+            limit: 1 << 30,
+            policy: LimitPolicy::StopAcknowledging,
+            retained: 64 << 20,
+            parked: 20_000,
+            journal_segment: 4 << 20,
+        }
     }
 }
 
@@ -99,11 +104,6 @@ impl Store {
     #[must_use]
     pub fn given_up(&self) -> GivenUp {
         self.given_up
-    }
-
-    /// Readings that were left out of a seal because their device has another model.
-    pub fn note_foreign(&mut self, readings: u64) {
-        self.given_up.foreign += readings;
     }
 
     /// Readings in the spool, not yet sealed.

@@ -50,9 +50,11 @@ impl Store {
             Options { segment_size: segment, max_record: 4 << 20, on_damage: OnDamage::Skip, ..Options::default() };
         let (spool, recovered) = Log::open(spool, Options { tag: SPOOL_TAG, ..base }).map_err(StoreError::Spool)?;
         let mut found = Found { damaged: recovered.damaged, ..Found::default() };
-        let (journal, recovered) =
-            Log::open(journal, Options { tag: JOURNAL_TAG, segment_size: 4 << 20, max_record: 64 << 20, ..base })
-                .map_err(StoreError::Journal)?;
+        let (journal, recovered) = Log::open(
+            journal,
+            Options { tag: JOURNAL_TAG, segment_size: options.journal_segment, max_record: 64 << 20, ..base },
+        )
+        .map_err(StoreError::Journal)?;
         found.damaged.extend(recovered.damaged);
         let mut store = Self {
             options,

@@ -79,3 +79,73 @@ fn refused_proofs_are_sealed_anew_and_smaller() {
     assert_eq!((world.ledger.counted.len(), world.ledger.again), (200, 0));
     assert_eq!(world.ledger.head.unwrap().incarnation, 2);
 }
+
+/// Readings of kept proofs by incarnation.
+fn kept(store: &Store) -> BTreeMap<u64, u64> {
+    let mut readings = BTreeMap::new();
+    for held in &store.state().held {
+        *readings.entry(held.incarnation).or_default() += held.readings;
+    }
+    readings
+}
+
+#[test]
+fn much_is_sealed_anew_in_parts_and_a_crash_between_two_of_them_does_no_harm() {
+    const ALL: u64 = 1_000;
+    let mut base = World::new(StoreOptions::default());
+    for _ in 0..10 {
+        base.append("d0", 60).unwrap();
+        base.append("d1", 40).unwrap();
+    }
+    let (sealing, now, view) = (base.sealing.clone(), base.now, base.view.clone());
+    sealing.open(base.store(), None, false, &now).unwrap();
+    while sealing.ripe(base.store(), &view, &now).unwrap().more {}
+    assert_eq!(kept(base.store()), BTreeMap::from([(1, ALL)]));
+    let mut in_parts = sealing;
+    in_parts.budget = 100;
+    let mut moved = BTreeSet::new();
+    for boundary in 0.. {
+        let mut world = World::new(StoreOptions::default());
+        world.restart(base.disk.after_kill());
+        (world.acknowledged, world.next) = (base.acknowledged.clone(), base.next);
+        let start = world.disk.operations();
+        world.disk.crash_at(start + boundary);
+        let done = in_parts.open(world.store(), None, true, &now).is_ok();
+        let disk = world.disk.after_kill();
+        world.restart(disk);
+        let kept = kept(world.store());
+        assert_eq!(kept.values().sum::<u64>(), ALL, "nothing is lost on the way: {kept:?}");
+        moved.insert(kept.get(&2).copied().unwrap_or_default());
+        world.check();
+        assert_eq!((world.ledger.counted.len() as u64, world.ledger.again, world.ledger.disordered), (ALL, 0, 0));
+        if done {
+            break;
+        }
+    }
+    // Each write took at most as many readings as fit the budget, or one proof: a tenth of all or less.
+    let moved: Vec<u64> = moved.into_iter().collect();
+    assert!(moved[0] <= 100 && moved.last() == Some(&ALL), "{moved:?}");
+    assert!(moved.windows(2).all(|pair| pair[1] - pair[0] <= 100), "{moved:?}");
+}
+
+#[test]
+fn what_was_told_as_given_up_is_told_once_more_for_each_life_and_never_lost() {
+    let options = StoreOptions { limit: 64 << 10, policy: LimitPolicy::DropOldest, ..StoreOptions::default() };
+    let mut world = World::new(options);
+    let (sealing, now, view) = (world.sealing.clone(), world.now, world.view.clone());
+    sealing.open(world.store(), None, false, &now).unwrap();
+    // Three times more comes than there is room for, and is told in three headers.
+    for _ in 0..3 {
+        for _ in 0..60 {
+            world.append("d0", 1_000).unwrap();
+        }
+        while sealing.ripe(world.store(), &view, &now).unwrap().more {}
+    }
+    world.sealing.budget = 2_000;
+    let in_parts = world.sealing.clone();
+    in_parts.open(world.store(), None, true, &now).unwrap();
+    world.check();
+    assert_eq!(world.ledger.head.unwrap().incarnation, 2);
+    assert!(world.ledger.given_up.len() >= 3, "{:?}", world.ledger.given_up);
+    assert_eq!(world.ledger.counted.len() as u64 + world.ledger.told, 180_000, "every reading is counted or told");
+}

@@ -19,9 +19,11 @@ use super::{assemble::ProofLimits, journal::Answer, *};
 use crate::{
     codec::DecodedReading,
     spool::{BatchBuilder, LimitPolicy, Stamp},
-    uplink::seal::{Opened, Sealing},
+    uplink::seal::{BUDGET, Opened, Sealing},
 };
 
+mod ahead;
+mod boundaries;
 mod incarnations;
 mod receipts;
 mod strangers;
@@ -38,7 +40,12 @@ struct Ledger {
     /// Readings that came again in another proof.
     again: u64,
     told: u64,
+    /// What was told as given up: how many, from when to when.
+    given_up: Vec<(u64, Timestamp, Timestamp)>,
     drop_records: BTreeSet<(u64, u32)>,
+    /// Newest reading of each device, and how many came after a newer one.
+    marks: BTreeMap<DeviceId, Timestamp>,
+    disordered: u64,
 }
 
 impl Ledger {
@@ -57,10 +64,14 @@ impl Ledger {
         for drop in &header.drops {
             assert!(self.drop_records.insert((header.incarnation, drop.ordinal)), "a drop record is told twice");
             self.told += drop.count;
+            self.given_up.push((drop.count, drop.first, drop.last));
         }
         for section in &opened.sections {
             for series in &section.series {
                 for reading in &series.readings {
+                    let mark = self.marks.entry(section.device).or_insert(reading.at);
+                    self.disordered += u64::from(reading.at < *mark);
+                    *mark = reading.at.max(*mark);
                     let key = (section.device, series.metric.clone(), reading.at);
                     match self.counted.get(&key) {
                         Some(_) => self.again += 1,
@@ -110,8 +121,13 @@ impl World {
             view.insert(serial.clone(), relayed(&serial));
         }
         let limits = ProofLimits { bytes: 4_096, sections: 2, readings: 40 };
-        let sealing =
-            Sealing { key: SigningKey::from_seed(&[7; 32]), registry: (1, 1), limits, keep_parked_ms: i64::MAX };
+        let sealing = Sealing {
+            key: SigningKey::from_seed(&[7; 32]),
+            registry: (1, 1),
+            limits,
+            budget: BUDGET,
+            keep_parked_ms: i64::MAX,
+        };
         let now = Stamp { boot: 1, uptime: 0, wall: Timestamp(START) };
         Self {
             disk,
@@ -203,6 +219,13 @@ impl World {
         self.store = Some(open(&self.disk, self.options).unwrap().0);
     }
 
+    /// Acknowledged readings that are neither counted nor wait for approval.
+    fn missing(&mut self) -> BTreeSet<i64> {
+        let counted: BTreeSet<i64> = self.ledger.counted.values().map(|(value, _)| *value).collect();
+        let parked: BTreeSet<i64> = self.store().state().parked.iter().map(|parked| parked.value).collect();
+        self.acknowledged.keys().filter(|value| !counted.contains(value) && !parked.contains(value)).copied().collect()
+    }
+
     /// Everything acknowledged is counted, told as dropped, or waits for approval; nothing that was never offered is there.
     fn check(&mut self) {
         self.connect(|| false, false).unwrap();
@@ -211,8 +234,7 @@ impl World {
         let counted: BTreeSet<i64> = self.ledger.counted.values().map(|(value, _)| *value).collect();
         let parked: BTreeSet<i64> = self.store().state().parked.iter().map(|parked| parked.value).collect();
         assert!(counted.is_disjoint(&parked));
-        let missing =
-            self.acknowledged.keys().filter(|value| !counted.contains(value) && !parked.contains(value)).count() as u64;
+        let missing = self.missing().len() as u64;
         let pending: u64 = self.store().state().drops.iter().map(|drop| drop.count).sum();
         let told = self.ledger.told + pending;
         assert!(missing <= told, "{missing} acknowledged readings are missing, {told} are told as dropped");

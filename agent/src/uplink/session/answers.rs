@@ -47,7 +47,7 @@ impl Session<'_> {
             self.flow.set_window(window_of(window));
         }
         if !named {
-            return Ok(());
+            return if std::mem::take(&mut self.confirm_again) { self.send_open(false).await } else { Ok(()) };
         }
         let head =
             own.map(convert::head_from_proto).transpose()?.map(|(_, head)| head).filter(|head| head.incarnation > 0);

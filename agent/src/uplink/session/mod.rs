@@ -1,10 +1,15 @@
 //! One connection to the gateway: the configuration comes down, proofs go up, answers come back.
 
 mod answers;
+mod renewal;
 mod reporter;
 mod sending;
 
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use depin_domain::{ids::KeyId, time::Timestamp};
 use depin_identity::channel::ServerKey;
@@ -26,11 +31,11 @@ use tonic::transport::Channel;
 use super::{
     Certified, Context, CredentialError,
     flow::{Flow, Window},
-    seal::{SealError, Sealing},
+    seal::{BUDGET, SealError, Sealing},
 };
 use crate::{
     committer::with_store,
-    configuration::ConfigurationError,
+    configuration::{Configuration, ConfigurationError},
     sealer::{Store, StoreError, clock},
     stop::stopped,
 };
@@ -44,6 +49,8 @@ const BATCH_PROOFS: usize = 16;
 const BATCH_BYTES: u64 = 1 << 20;
 /// However much the gateway allows: what is under way is in memory too, on a small box.
 const OWN_WINDOW: Window = Window { proofs: 64, bytes: 4 << 20 };
+/// Openings under way at once: one of the chain, one that only confirms. A few more do no harm.
+const OPENINGS: usize = 4;
 /// Window until the gateway tells one.
 const FIRST_WINDOW: Window = Window { proofs: 8, bytes: 4 << 20 };
 
@@ -66,7 +73,9 @@ pub(crate) enum SessionError {
     Receipt { incarnation: u64, sequence: u64, what: String },
     #[error("the gateway does not take this agent's key ({0}); see the EdgeAgent's conditions")]
     Barred(&'static str),
-    #[error("the store's task ended unexpectedly")]
+    #[error("more is on its way to the gateway than its window allows; the connection is begun anew")]
+    Flooded,
+    #[error("a task of the uplink ended unexpectedly")]
     Lost,
 }
 
@@ -103,7 +112,9 @@ struct Session<'a> {
     /// Sealed in this session and not sent yet.
     fresh: HashMap<(u64, u64), SignedProof>,
     /// For each opening under way: whether it named the chain.
-    openings: std::collections::VecDeque<bool>,
+    openings: VecDeque<bool>,
+    /// The configuration changed while a confirmation was under way: it is to be confirmed once more.
+    confirm_again: bool,
     open: bool,
     clock_agrees: bool,
     open_at: Option<Instant>,
@@ -113,7 +124,7 @@ struct Session<'a> {
     refusals: &'a mut Refusals,
 }
 
-/// Runs until the connection breaks or the certificate is due.
+/// Runs until the connection breaks or there is a newer certificate.
 pub(super) async fn run(
     context: &Context,
     certified: &Certified,
@@ -129,22 +140,9 @@ pub(super) async fn run(
         registry_version: configuration.registry_version,
     };
     let mut updates = configurations.watch(request).await?.into_inner();
-    let (up, proofs) = mpsc::channel(16);
-    let mut session = Session {
-        context,
-        key: context.credentials.key.id(),
-        server_key,
-        up,
-        flow: Flow::default(),
-        fresh: HashMap::new(),
-        openings: std::collections::VecDeque::new(),
-        open: false,
-        clock_agrees: false,
-        open_at: None,
-        next_seal: Instant::now(),
-        model_change: configuration.next_change(context.clock.now().wall),
-        refusals,
-    };
+    // It holds whatever may be unanswered, so sending never waits: a gateway that waits for its answers to be read is not waited for.
+    let (up, proofs) = mpsc::channel(OWN_WINDOW.proofs + OPENINGS);
+    let mut session = Session::new(context, &configuration, server_key, up, refusals);
     let patience = session.refusals.patience();
     if patience > Duration::ZERO {
         time::sleep(patience).await;
@@ -158,6 +156,10 @@ pub(super) async fn run(
     let reporter = Reporter { context: context.clone(), channel: channel.clone() };
     let (clocks, mut gateway_clock) = mpsc::channel(4);
     let reporting = AbortOnDrop(tokio::spawn(reporter.run(clocks)));
+    // It holds nothing of the store: that is free as soon as the session has ended.
+    let (credentials, clock) = (Arc::clone(&context.credentials), Arc::clone(&context.clock));
+    let renewed = renewal::renewed(credentials, clock, certified.clone(), channel.clone());
+    let mut renewing = AbortOnDrop(tokio::spawn(renewed));
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tidied = Instant::now();
@@ -177,12 +179,12 @@ pub(super) async fn run(
                 if tidied.elapsed() > TIDY {
                     tidied = Instant::now();
                     on_store(context, |store| store.tidy()).await??;
-                    let now = context.clock.now().wall;
-                    if now >= certified.info.renewal() {
-                        context.credentials.renew(channel.clone(), &context.clock).await?;
-                        return Ok(());
-                    }
                 }
+            }
+            renewed = &mut renewing.0 => {
+                renewed.map_err(|_| SessionError::Lost)?;
+                // The next connection shows it.
+                break;
             }
             () = stopped(&mut stop) => break,
         }
@@ -206,6 +208,33 @@ async fn on_store<T: Send + 'static>(
     with_store(&context.store, work).await.ok_or(SessionError::Lost)
 }
 
+impl<'a> Session<'a> {
+    fn new(
+        context: &'a Context,
+        configuration: &Configuration,
+        server_key: ServerKey,
+        up: mpsc::Sender<SubmitRequest>,
+        refusals: &'a mut Refusals,
+    ) -> Self {
+        Self {
+            context,
+            key: context.credentials.key.id(),
+            server_key,
+            up,
+            flow: Flow::default(),
+            fresh: HashMap::new(),
+            openings: VecDeque::new(),
+            confirm_again: false,
+            open: false,
+            clock_agrees: false,
+            open_at: None,
+            next_seal: Instant::now(),
+            model_change: configuration.next_change(context.clock.now().wall),
+            refusals,
+        }
+    }
+}
+
 impl Session<'_> {
     fn sealing(&self) -> Sealing {
         let configuration = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner);
@@ -215,6 +244,7 @@ impl Session<'_> {
             key: self.context.credentials.key.clone(),
             registry: (configuration.registry_incarnation, configuration.registry_version),
             limits,
+            budget: BUDGET,
             keep_parked_ms: i64::try_from(self.context.options.keep_unapproved.as_millis()).unwrap_or(i64::MAX),
         }
     }

@@ -6,14 +6,18 @@ use depin_proto::{
     envelope,
     v1::{OpenChain, OpenChains, ProofBatch, SignedProof, SubmitRequest, submit_request},
 };
-use tokio::time::Instant;
+use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{BATCH_BYTES, BATCH_PROOFS, Session, SessionError, on_store};
 use crate::uplink::{flow::Place, seal::SealError};
 
 impl Session<'_> {
-    /// Opens the chain, or with `chain` false only confirms the configuration.
+    /// Opens the chain, or with `chain` false only confirms the configuration. At most one confirmation is under way.
     pub(super) async fn send_open(&mut self, chain: bool) -> Result<(), SessionError> {
+        if !chain && self.openings.contains(&false) {
+            self.confirm_again = true;
+            return Ok(());
+        }
         let configuration = self.context.configuration();
         let chains = if chain {
             let (incarnation, next_sequence, sealed_sequence) = on_store(self.context, |store| {
@@ -33,12 +37,17 @@ impl Session<'_> {
             confirmed_models: configuration.in_force(now).iter().map(|(digest, _)| digest.0.to_vec().into()).collect(),
         };
         self.openings.push_back(chain);
-        self.send(submit_request::Message::Open(open)).await
+        self.send(submit_request::Message::Open(open))
     }
 
-    async fn send(&mut self, message: submit_request::Message) -> Result<(), SessionError> {
-        let sent = self.up.send(SubmitRequest { message: Some(message) }).await;
-        sent.map_err(|_| tonic::Status::unavailable("the stream of proofs is closed").into())
+    /// Never waits, so that answers are read whatever the gateway reads. What is on its way is bounded: proofs by the window, because a chain is
+    /// opened anew only after the gateway has read what came before; openings by one of each kind.
+    fn send(&mut self, message: submit_request::Message) -> Result<(), SessionError> {
+        match self.up.try_send(SubmitRequest { message: Some(message) }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(SessionError::Flooded),
+            Err(TrySendError::Closed(_)) => Err(tonic::Status::unavailable("the stream of proofs is closed").into()),
+        }
     }
 
     /// Sends what the window allows.
@@ -57,7 +66,7 @@ impl Session<'_> {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.send(submit_request::Message::Proofs(ProofBatch { proofs: batch })).await?;
+            self.send(submit_request::Message::Proofs(ProofBatch { proofs: batch }))?;
         }
     }
 
