@@ -74,7 +74,7 @@ fn write(store: &Store, key: &SigningKey, mut out: impl Write) -> anyhow::Result
             // The receipt names the verdict's digest; the verdict itself is the ledger's.
             verdict: None,
             receipt: Some(receipt),
-            paths: Vec::new(),
+            ..ProofRecord::default()
         };
         out.write_all(proof_file::record_line(&record).as_bytes())?;
         written += 1;

@@ -166,14 +166,17 @@ impl Ledger {
         Ok(pages)
     }
 
-    /// Judged proofs.
-    pub(crate) async fn proofs(&self, request: ReadProofsRequest) -> Result<Vec<ProofRecord>, Fault> {
+    /// Judged proofs, at most as many as one request may bring; and where to go on, if the log was not read to its end for them.
+    pub(crate) async fn proofs(&self, request: ReadProofsRequest) -> Result<(Vec<ProofRecord>, Option<u64>), Fault> {
         let mut stream = self.client.clone().read_proofs(self.ask(request)).await?.into_inner();
         let mut records = Vec::new();
         while let Some(record) = stream.message().await? {
+            if record.scanned_to > 0 {
+                return Ok((records, Some(record.scanned_to)));
+            }
             records.push(record);
         }
-        Ok(records)
+        Ok((records, None))
     }
 
     /// An epoch's export, file by file.

@@ -109,6 +109,14 @@ impl Gateway {
         let presence = Arc::new(Presence::default());
         self.serve_agents(agents, &identity, &presence, &stop, &mut servers)?;
         self.serve_ledger(ledger, identity, presence, &stop, &mut servers);
+        self.ledger.serve(true);
+        let (served, ending) = (Arc::clone(&self.ledger), stop.clone());
+        // Streams are turned away once it stops: what is left of its life is no time in which proofs were taken.
+        servers.spawn(async move {
+            ending.cancelled().await;
+            served.serve(false);
+            Ok(())
+        });
         tracing::info!(agents = %addresses.0, ledger = %addresses.1, "the gateway serves");
         Ok(Some(Running { agents: addresses.0, ledger: addresses.1, servers, stop }))
     }

@@ -164,6 +164,15 @@ pub struct ProofFilter {
     pub limit: usize,
 }
 
+/// Some of the recorded proofs that fit a filter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProofPage {
+    /// In log order.
+    pub proofs: Vec<StoredProof>,
+    /// There may be more: go on after this position. Absent: the log's end was reached.
+    pub next: Option<u64>,
+}
+
 /// A recorded proof.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredProof {
@@ -215,6 +224,9 @@ pub type Info = v1::LedgerInfo;
 
 /// The durable record.
 pub trait Ledger: Debug + Send + Sync {
+    /// Says whether proofs can reach the ledger from now on: only that time counts as grace. A ledger that was just opened is not served.
+    fn serve(&self, serving: bool);
+
     /// Counters and marks. `proofs_refused` is what this ledger refused itself; a gateway adds its own.
     fn info(&self) -> Answer<'_, Info>;
 
@@ -279,8 +291,8 @@ pub trait Ledger: Debug + Send + Sync {
     /// Streams the files of an export.
     fn read_export(&self, program: String, number: u64, export: Export) -> Answer<'_, FileStream>;
 
-    /// Recorded proofs in log order. Shorter than the limit only at the end; go on after the last one's position.
-    fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, Vec<StoredProof>>;
+    /// Recorded proofs in log order. A page ends at its limit, or once much of the log was read for it, though it holds few or none.
+    fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, ProofPage>;
 
     /// What a restore's hold on closing waits for, at most `limit` chains of it.
     fn read_hold(&self, limit: usize) -> Answer<'_, v1::ClosingHold>;

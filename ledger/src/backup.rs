@@ -2,7 +2,9 @@
 //!
 //! A backup holds the log up to a position at which it was rolled over, and every file that records before that position name. Files are
 //! immutable, so a later backup into the same directory copies only what is new. `manifest.json`, written last, lists all with digests:
-//! without it there is no backup. A directory that holds more than this ledger does, or another ledger, is left alone. A restore raises the ledger's incarnation, which fences every writer and tells agents to compare heads.
+//! without it there is no backup. A directory that holds more than this ledger does, or another ledger, is left alone. A restore raises the
+//! ledger's incarnation, which fences every writer and tells agents to compare heads; a mark stands in the directory from before its first
+//! file until the new incarnation is durable, and no ledger opens beside it: what a crash left half restored is no older ledger.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +29,8 @@ use crate::{
 const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "depin.v1.LedgerBackup";
 const COPY: usize = 1 << 20;
+/// Stands in a directory into which a restore has begun and has not ended.
+const RESTORING: &str = "restoring";
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,7 +257,14 @@ pub fn read_manifest(source: &Arc<dyn Storage>) -> Result<BackupManifest, Ledger
     Ok(manifest)
 }
 
-/// Makes a ledger in `target`, which must be empty, of the backup in `source`. Returns its new incarnation.
+/// Refuses a directory in which a restore was cut short.
+pub(crate) fn check_whole(root: &dyn Storage) -> Result<(), LedgerError> {
+    let names = root.list().map_err(unavailable("list"))?;
+    if names.iter().any(|name| name == RESTORING) { Err(LedgerError::HalfRestored) } else { Ok(()) }
+}
+
+/// Makes a ledger in `target` of the backup in `source`. Returns its new incarnation. `target` must be empty, or hold what an earlier restore
+/// left that was cut short: that is done anew.
 ///
 /// Every file's digest and every record's checksum is checked. Closing is held until every known chain has reported its head, or
 /// [`release`] says that those which are missing will not come.
@@ -264,9 +275,13 @@ pub fn restore(
     clock: &Clock,
 ) -> Result<u64, LedgerError> {
     let manifest = read_manifest(source)?;
-    if !directory(target, "log")?.list().map_err(unavailable("list log"))?.iter().all(|name| !name.ends_with(".seg")) {
-        let message = "holds a ledger: restore into an empty directory, and keep the old one".into();
-        return Err(LedgerError::Invalid { field: "target", message });
+    match check_whole(&**target) {
+        Err(LedgerError::HalfRestored) => clear(target)?,
+        whole => {
+            whole?;
+            check_empty(target)?;
+            checkpoint::replace(&**target, RESTORING, &[b"depin-gateway ledger restore\n"]).map_err(from_log)?;
+        }
     }
     for file in &manifest.files {
         let (from, to) = (directory(source, &file.directory)?, directory(target, &file.directory)?);
@@ -277,6 +292,45 @@ pub fn restore(
             )));
         }
     }
+    let incarnation = incarnate(target, &manifest, settings, clock)?;
+    target.remove(RESTORING).map_err(unavailable(RESTORING))?;
+    target.sync_directory().map_err(unavailable("sync"))?;
+    Ok(incarnation)
+}
+
+fn check_empty(target: &Arc<dyn Storage>) -> Result<(), LedgerError> {
+    let names = directory(target, "log")?.list().map_err(unavailable("list log"))?;
+    if names.iter().any(|name| name.ends_with(".seg")) {
+        let message = "holds a ledger: restore into an empty directory, and keep the old one".into();
+        return Err(LedgerError::Invalid { field: "target", message });
+    }
+    Ok(())
+}
+
+/// Removes what a restore that was cut short left; its mark stays.
+fn clear(target: &Arc<dyn Storage>) -> Result<(), LedgerError> {
+    for name in ["log", "epochs", "thin", ""] {
+        let directory = directory(target, name)?;
+        let ours = |file: &String| match name {
+            "log" => file.contains(".seg"),
+            "" => file.starts_with("base.") || file.starts_with("checkpoint."),
+            _ => true,
+        };
+        for file in directory.list().map_err(unavailable("list"))?.iter().filter(|file| ours(file)) {
+            directory.remove(file).map_err(unavailable(file))?;
+        }
+        directory.sync_directory().map_err(unavailable("sync"))?;
+    }
+    Ok(())
+}
+
+/// The copied ledger's next incarnation, which holds closing.
+fn incarnate(
+    target: &Arc<dyn Storage>,
+    manifest: &BackupManifest,
+    settings: &Settings,
+    clock: &Clock,
+) -> Result<u64, LedgerError> {
     let (mut log, _) = Log::open(directory(target, "log")?, log_options(settings)).map_err(from_log)?;
     if log.end() < manifest.position {
         return Err(LedgerError::Damaged(format!("the backup's log ends at {}, not {}", log.end(), manifest.position)));

@@ -18,6 +18,7 @@ use crate::{
     files::{Kind, Writer},
     lateness,
     loading::{BASE, load_base},
+    reading::accepted,
     record::{Entry, ProofRecord, TAG, ThinProof},
     snapshot,
     state::State,
@@ -124,7 +125,21 @@ fn expendable(record: &ProofRecord, position: u64, before: Timestamp, settled: T
     let damaged = |what: String| LedgerError::Damaged(format!("record at position {position}: {what}"));
     let proof = record.proof.as_ref().ok_or_else(|| damaged("no proof in it".into()))?;
     let header = envelope::decode_header(&proof.header).map_err(|error| damaged(error.to_string()))?;
-    Ok(record.received_at < before.0 && header.window.end <= settled)
+    if record.received_at >= before.0 {
+        return Ok(false);
+    }
+    if header.window.end <= settled {
+        return Ok(true);
+    }
+    // Only what counts is needed: a clock that is years ahead, whose readings were rejected, must not keep everything after it.
+    let verdict = envelope::decode_verdict(&record.verdict).map_err(|error| damaged(error.to_string()))?;
+    for (bytes, index) in proof.sections.iter().zip(0_u32..) {
+        let section = envelope::decode_section(bytes).map_err(|error| damaged(error.to_string()))?;
+        if accepted(&section, index, &verdict).any(|(_, reading)| reading.at >= settled) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes the digests of what goes, and tells the state before the cut.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -22,6 +25,8 @@ use tokio::sync::watch;
 
 use crate::{
     api::{Confirmation, Outcome, RegistrySnapshot, Submission},
+    backup,
+    checkpoints::Checkpointing,
     error::LedgerError,
     loading::{CHECKPOINT, load_state},
     recall::Found,
@@ -47,7 +52,13 @@ pub(crate) struct Core {
     pub(crate) fresh: HashMap<u64, Found>,
     /// Chains that reported since a restore, with the head that their agent has: incarnation and sequence.
     pub(crate) reported: HashMap<KeyId, (u64, u64)>,
+    /// Where the newest checkpoint was begun, and one that is being written.
     checkpointed: u64,
+    checkpointing: Option<Checkpointing>,
+    /// Proofs can reach the ledger: only then time counts as grace.
+    pub(crate) serving: Arc<AtomicBool>,
+    /// A span of open time has begun since the log was opened and serving began.
+    span_open: bool,
     /// When fleets that no program pays for are looked at again.
     pub(crate) unclaimed_due: i64,
     /// The inbox changed in this group.
@@ -81,6 +92,7 @@ pub(crate) fn from_log(error: LogError) -> LedgerError {
 impl Core {
     pub(crate) fn open(root: Arc<dyn Storage>, settings: Settings, clock: Clock) -> Result<Self, LedgerError> {
         let unavailable = |error: std::io::Error| LedgerError::Unavailable(error.to_string());
+        backup::check_whole(&*root)?;
         let directory = root.directory("log").map_err(unavailable)?;
         let files = root.directory("epochs").map_err(unavailable)?;
         let (log, recovery) = Log::open(directory, log_options(&settings)).map_err(from_log)?;
@@ -101,6 +113,9 @@ impl Core {
             fresh: HashMap::new(),
             reported: HashMap::new(),
             checkpointed,
+            checkpointing: None,
+            serving: Arc::default(),
+            span_open: false,
             unclaimed_due: i64::MIN,
             inbox_touched: false,
             broken: None,
@@ -119,7 +134,8 @@ impl Core {
         if self.state.incarnation == 0 {
             self.put(Entry::Incarnation(IncarnationRecord { incarnation: 1, hold: false, at }))?;
         }
-        self.put(Entry::Tick(TickRecord { at, opens: true }))?;
+        // The time until now was none in which proofs were taken.
+        self.span_open = false;
         // A crash may have come between a close and what followed from it.
         self.bound_lateness()
     }
@@ -210,30 +226,36 @@ impl Core {
         });
     }
 
+    /// Begins a checkpoint beside the writer, unless one is being written.
     fn checkpoint_if_due(&mut self) {
-        if self.log.end() >= self.checkpointed.saturating_add(self.settings.checkpoint_bytes)
-            && let Err(error) = self.checkpoint()
-        {
-            // Only time is lost: the next start reads more of the log.
-            tracing::warn!(%error, "the checkpoint could not be written");
-            self.checkpointed = self.log.end();
+        let due = self.log.end() >= self.checkpointed.saturating_add(self.settings.checkpoint_bytes);
+        if !due || self.checkpointing.as_ref().is_some_and(|earlier| !earlier.is_finished()) {
+            return;
+        }
+        self.checkpointed = self.log.end();
+        match Checkpointing::start(Arc::clone(&self.root), self.log.reader()) {
+            Ok(begun) => self.checkpointing = Some(begun),
+            Err(error) => tracing::warn!(%error, "the checkpoint could not be begun"),
         }
     }
 
-    /// Writes the state, which must be durable in the log.
+    /// Writes the state, which must be durable in the log: before the end, when nobody waits.
     pub(crate) fn checkpoint(&mut self) -> Result<(), LedgerError> {
+        self.checkpointing = None;
         checkpoint::write(&*self.root, CHECKPOINT, TAG, &snapshot::encode(&self.state)).map_err(from_log)?;
-        self.checkpointed = self.log.end();
         Ok(())
     }
 
-    /// Records that proofs are taken now. `force`: even if that was recorded a moment ago.
+    /// Records that proofs are taken now, if they are. `force`: even if that was recorded a moment ago.
     pub(crate) fn tick(&mut self, force: bool) -> Result<(), LedgerError> {
         let at = self.now().0;
         let newest = self.state.open_time.newest().unwrap_or(i64::MIN);
-        if at > newest && (force || at >= newest.saturating_add(TICK_MS)) {
-            self.put(Entry::Tick(TickRecord { at, opens: false }))?;
+        let serving = self.serving.load(Ordering::Acquire);
+        let opens = serving && !self.span_open;
+        if opens || (serving && at > newest && (force || at >= newest.saturating_add(TICK_MS))) {
+            self.put(Entry::Tick(TickRecord { at, opens }))?;
         }
+        self.span_open = serving;
         self.bound_unclaimed()
     }
 

@@ -4,6 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -19,17 +20,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     api::{
         Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
-        Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
+        Posted, ProofFilter, ProofPage, RegistrySnapshot, Submission,
     },
     core::Core,
     epochs,
     error::LedgerError,
     export,
     files::{Kind, Reader},
-    loading::load_base,
     reading,
     settings::{Clock, Settings},
-    state::{Accounts, Epoch},
+    state::Epoch,
 };
 
 /// Answers a caller once its group is durable, or why it is not.
@@ -59,6 +59,7 @@ pub struct EmbeddedLedger {
     registry: watch::Receiver<Arc<RegistrySnapshot>>,
     inbox: watch::Receiver<u64>,
     trouble: watch::Receiver<Option<String>>,
+    serving: Arc<AtomicBool>,
     reader: LogReader,
     root: Arc<dyn Storage>,
     files: Arc<dyn Storage>,
@@ -79,7 +80,7 @@ impl EmbeddedLedger {
         let core = Core::open(storage, settings.clone(), clock)?;
         let (tasks, queue) = sync_channel(settings.queue);
         let (registry, inbox) = (core.registry_changes.subscribe(), core.inbox_changes.subscribe());
-        let trouble = core.trouble.subscribe();
+        let (trouble, serving) = (core.trouble.subscribe(), Arc::clone(&core.serving));
         let (reader, root, files) = (core.log.reader(), Arc::clone(&core.root), Arc::clone(&core.files));
         let idle = Duration::from_millis(settings.idle_tick_ms.max(1));
         let thread = std::thread::Builder::new()
@@ -92,6 +93,7 @@ impl EmbeddedLedger {
             registry,
             inbox,
             trouble,
+            serving,
             reader,
             root,
             files,
@@ -283,6 +285,11 @@ fn entry(files: &dyn Storage, epoch: &Epoch) -> Result<v1::EpochEntry, LedgerErr
 }
 
 impl Ledger for EmbeddedLedger {
+    fn serve(&self, serving: bool) {
+        // The writer looks with its next request, or when it was idle: a span begins late rather than early.
+        self.serving.store(serving, Ordering::Release);
+    }
+
     fn info(&self) -> Answer<'_, Info> {
         self.call(|core| {
             let state = &core.state;
@@ -465,18 +472,10 @@ impl Ledger for EmbeddedLedger {
             };
             let (chunks, receiver) = mpsc::channel(8);
             tokio::task::spawn_blocking(move || {
-                let removed = match export {
-                    Export::Public => Ok(Accounts::default()),
-                    Export::Audit | Export::Owner(_) => load_base(&*root, log.front()).map(|base| base.accounts),
-                };
-                let result = removed.and_then(|removed| {
-                    let source = export::Source { epoch, registry, written, previous, matured, files, log, removed };
-                    match export {
-                        Export::Public => export::public::write(&source, &chunks),
-                        Export::Audit => export::audit::write(&source, &chunks),
-                        Export::Owner(owner) => export::owner::write(&source, &chunks, &owner),
-                    }
-                });
+                let base = export::base(export, &*root, log.front());
+                let source =
+                    base.map(|base| export::Source { epoch, registry, written, previous, matured, files, log, base });
+                let result = source.and_then(|source| export::write(&source, export, &chunks));
                 if let Err(error) = result {
                     // A receiver that is gone wants no error either.
                     drop(chunks.blocking_send(Err(error)));
@@ -486,12 +485,13 @@ impl Ledger for EmbeddedLedger {
         })
     }
 
-    fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, Vec<StoredProof>> {
-        let reader = self.reader.clone();
-        let marks = self.call(|core| Ok((core.settings.backup_configured, core.state.archived)));
+    fn read_proofs(&self, filter: ProofFilter) -> Answer<'_, ProofPage> {
+        let (reader, scan_bytes) = (self.reader.clone(), self.settings.scan_bytes);
+        let archived =
+            self.call(|core| Ok(if core.settings.backup_configured { core.state.archived } else { u64::MAX }));
         Box::pin(async move {
-            let (backup, archived) = marks.await?;
-            blocking(move || reading::proofs(&reader, &filter, backup, archived)).await
+            let archived = archived.await?;
+            blocking(move || reading::proofs(&reader, &filter, scan_bytes, archived)).await
         })
     }
 

@@ -6,6 +6,7 @@
 use depin_domain::{
     canonical,
     ids::{DeviceId, Digest},
+    registry::Registry,
     rewards::ProgramSpec,
     statistics::GrainStatistic,
     time::{Timestamp, Window},
@@ -24,8 +25,9 @@ use crate::{
 
 /// Statistics of a page.
 const PAGE: usize = 512;
-/// Lines of a page.
+/// Lines of a page, and at how many bytes one ends with fewer.
 const LINES: usize = 256;
+const LINES_BYTES: usize = files::MAX_FRAME / 2;
 
 fn invalid(field: &'static str, message: impl Into<String>) -> LedgerError {
     LedgerError::Invalid { field, message: message.into() }
@@ -61,8 +63,8 @@ pub(crate) fn to_proto(
 }
 
 /// Fleets of the program's spec that rules an epoch.
-pub(crate) fn fleets(state: &State, program: &str, number: u64) -> Result<Vec<String>, LedgerError> {
-    let known = state.registry.program(program).ok_or_else(|| LedgerError::NotFound(format!("program {program}")))?;
+pub(crate) fn fleets(registry: &Registry, program: &str, number: u64) -> Result<Vec<String>, LedgerError> {
+    let known = registry.program(program).ok_or_else(|| LedgerError::NotFound(format!("program {program}")))?;
     let entry = known.ruling(number).or_else(|| known.newest());
     let entry = entry.ok_or_else(|| LedgerError::NotFound(format!("a spec of program {program}")))?;
     let spec: ProgramSpec = serde_json::from_str(&entry.spec).map_err(|error| {
@@ -107,7 +109,7 @@ impl Core {
         if self.state.held {
             return Err(LedgerError::ClosingHeld { missing: self.unreported() });
         }
-        let mine = fleets(&self.state, &request.program, request.number)?;
+        let mine = fleets(&self.state.registry, &request.program, request.number)?;
         self.tick(true)?;
         self.check_grace(request)?;
         // What was appended before counts and must not be lost to what is frozen of it.
@@ -115,7 +117,7 @@ impl Core {
         let what = format!("token{}", self.state.writer_token);
         let mut frozen = vec![self.freeze(request, request.number, window, &mine, &what)?];
         for earlier in &request.matured {
-            let fleets = fleets(&self.state, &request.program, earlier.number)?;
+            let fleets = fleets(&self.state.registry, &request.program, earlier.number)?;
             let window = Window { start: Timestamp(earlier.start), end: Timestamp(earlier.end) };
             frozen.push(self.freeze(request, earlier.number, window, &fleets, &what)?);
         }
@@ -193,14 +195,14 @@ impl Core {
         check_canonical("state", &result.state)?;
         let name = files::name(program, number, &format!("token{}-result", self.state.writer_token));
         if let Some(known) = epoch.result.as_ref().and_then(|known| known.file.clone()) {
-            let digest = write_result(Writer::dry(self.files.clone(), name, Kind::Result), number, result)?.digest;
+            let digest = write_result(Writer::dry(self.files.clone(), name, kind_of(result)), number, result)?.digest;
             if known.digest == digest {
                 return Ok(v1::RecordEpochResponse { digest, repeated: true });
             }
             let recorded = Digest::from_slice(&known.digest).unwrap_or_default().to_string();
             return Err(LedgerError::Conflict { what: format!("epoch {number} of {program}"), recorded });
         }
-        let file = write_result(Writer::create(self.files.clone(), name, Kind::Result)?, number, result)?;
+        let file = write_result(Writer::create(self.files.clone(), name, kind_of(result))?, number, result)?;
         let digest = file.digest.clone();
         let record = ResultRecord {
             program: program.to_owned(),
@@ -235,12 +237,32 @@ fn check_canonical(field: &'static str, bytes: &[u8]) -> Result<(), LedgerError>
     if canonical == bytes { Ok(()) } else { Err(invalid(field, "is not canonical JSON")) }
 }
 
+/// A state that fits into one frame is written as ever, so that a result that is recorded again has the digest that it had.
+fn kind_of(result: &EpochRecord) -> Kind {
+    if result.state.len() > files::MAX_FRAME { Kind::LongResult } else { Kind::Result }
+}
+
 fn write_result(mut writer: Writer, number: u64, result: &EpochRecord) -> Result<FileRecord, LedgerError> {
     writer.frame(&result.summary)?;
-    writer.frame(&result.state)?;
-    for lines in result.lines.chunks(LINES) {
-        let lines = v1::EpochLines { lines: lines.iter().map(|line| line.clone().into()).collect() };
-        writer.frame(&lines.encode_to_vec())?;
+    if kind_of(result) == Kind::LongResult {
+        let frames = result.state.chunks(files::MAX_FRAME);
+        writer.frame(&(frames.len() as u32).to_le_bytes())?;
+        frames.into_iter().try_for_each(|frame| writer.frame(frame))?;
+    } else {
+        writer.frame(&result.state)?;
+    }
+    let mut page = v1::EpochLines::default();
+    let mut bytes = 0;
+    for line in &result.lines {
+        if page.lines.len() == LINES || (bytes + line.len() > LINES_BYTES && !page.lines.is_empty()) {
+            writer.frame(&std::mem::take(&mut page).encode_to_vec())?;
+            bytes = 0;
+        }
+        bytes += line.len();
+        page.lines.push(line.clone().into());
+    }
+    if !page.lines.is_empty() {
+        writer.frame(&page.encode_to_vec())?;
     }
     writer.finish(number)
 }
@@ -257,7 +279,15 @@ pub(crate) fn read_result(storage: &dyn depin_log::Storage, file: &FileRecord) -
     let damaged = |what: &str| LedgerError::Damaged(format!("{}: {what}", file.name));
     let mut reader = files::Reader::open(storage, file, Kind::Result)?;
     let summary = reader.frame()?.ok_or_else(|| damaged("has no summary"))?.to_vec();
-    let state = reader.frame()?.ok_or_else(|| damaged("has no state"))?.to_vec();
+    let cut = || damaged("has no state");
+    let mut state = reader.frame()?.ok_or_else(cut)?.to_vec();
+    if reader.kind == Kind::LongResult {
+        let frames = <[u8; 4]>::try_from(&state[..]).map(u32::from_le_bytes).map_err(|_| cut())?;
+        state.clear();
+        for _ in 0..frames {
+            state.extend_from_slice(&reader.frame()?.ok_or_else(cut)?);
+        }
+    }
     let mut lines = Vec::new();
     while let Some(frame) = reader.frame()? {
         let page = v1::EpochLines::decode(frame).map_err(|error| damaged(&error.to_string()))?;

@@ -85,6 +85,9 @@ pub enum LedgerError {
     /// The inbox holds as many entries as it may.
     #[error("the inbox is full ({0}); try again later")]
     InboxFull(&'static str),
+    /// A restore into the directory was cut short: what is there is no ledger, however much of one it looks.
+    #[error("a restore into this directory was cut short: run the same `ledger restore` again, it begins anew")]
+    HalfRestored,
     /// Bytes on the disk are not what was written.
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(String),

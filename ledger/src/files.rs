@@ -1,7 +1,7 @@
 //! Immutable files beside the log: frozen statistics and epochs' results.
 //!
-//! Format version 1: magic (8 bytes), version u32 little-endian, then frames of length u32, CRC-32 u32 and that many bytes. The log's record names
-//! the file's SHA-256; the checksums let a reader stream without reading it twice.
+//! Format: magic (8 bytes), version u32 little-endian, then frames of length u32, CRC-32 u32 and that many bytes. The log's record names
+//! the file's SHA-256; the checksums let a reader stream without reading it twice. Version 2 is that of a result whose state takes several frames.
 
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Statistics,
     /// Summary, state, then pages of `EpochLines`.
     Result,
+    /// A result whose state is larger than a frame: summary, how many frames the state has (u32), these, then pages of `EpochLines`.
+    LongResult,
     /// `ThinProof`s of removed segments.
     Thin,
 }
@@ -27,17 +29,20 @@ impl Kind {
     fn magic(self) -> &'static [u8; 8] {
         match self {
             Self::Statistics => b"depinsta",
-            Self::Result => b"depinres",
+            Self::Result | Self::LongResult => b"depinres",
             Self::Thin => b"depinthn",
         }
     }
+
+    fn version(self) -> u32 {
+        if self == Self::LongResult { 2 } else { 1 }
+    }
 }
 
-const VERSION: u32 = 1;
 const HEADER: usize = 12;
 const FRAME: usize = 8;
-/// Larger than any frame that is written.
-const MAX_FRAME: usize = 64 << 20;
+/// Most bytes of a frame: none larger is written, and none is read, so that damage does not take all memory.
+pub(crate) const MAX_FRAME: usize = 64 << 20;
 const WRITE_AT: usize = 1 << 20;
 
 /// Where a program's files stand: names that any file system takes, whatever the program is called.
@@ -76,11 +81,16 @@ impl Writer {
     /// Writes nothing and gives the same digest.
     pub(crate) fn dry(storage: Arc<dyn Storage>, name: String, kind: Kind) -> Self {
         let mut buffer = kind.magic().to_vec();
-        buffer.extend(VERSION.to_le_bytes());
+        buffer.extend(kind.version().to_le_bytes());
         Self { storage, name, file: None, buffer, hash: Sha256::new(), bytes: 0 }
     }
 
     pub(crate) fn frame(&mut self, payload: &[u8]) -> Result<(), LedgerError> {
+        if payload.len() > MAX_FRAME {
+            let (name, bytes) = (&self.name, payload.len());
+            let message = format!("{name} would have a part of {bytes} bytes; {MAX_FRAME} can be read back");
+            return Err(LedgerError::Invalid { field: "size", message });
+        }
         self.buffer.extend((payload.len() as u32).to_le_bytes());
         self.buffer.extend(crc32fast::hash(payload).to_le_bytes());
         self.buffer.extend_from_slice(payload);
@@ -119,6 +129,8 @@ pub(crate) struct Reader {
     offset: u64,
     length: u64,
     hash: Sha256,
+    /// What the file says that it holds: a long result is asked for as a result.
+    pub(crate) kind: Kind,
 }
 
 impl Reader {
@@ -130,9 +142,12 @@ impl Reader {
         if length != record.bytes {
             return Err(damaged(&format!("has {length} bytes, {} were written", record.bytes)));
         }
-        let mut reader = Self { file, name: record.name.clone(), offset: 0, length, hash: Sha256::new() };
+        let mut reader = Self { file, name: record.name.clone(), offset: 0, length, hash: Sha256::new(), kind };
         let header = reader.take(HEADER)?;
-        if header[..8] != kind.magic()[..] || header[8..] != VERSION.to_le_bytes() {
+        let fits = |kind: Kind| header[..8] == kind.magic()[..] && header[8..] == kind.version().to_le_bytes();
+        if kind == Kind::Result && fits(Kind::LongResult) {
+            reader.kind = Kind::LongResult;
+        } else if !fits(kind) {
             return Err(damaged("is of another kind or version"));
         }
         Ok(reader)

@@ -108,19 +108,27 @@ pub(crate) fn forgettable(registry: &Registry, boundaries: &Boundaries, device: 
 }
 
 /// By fleet that no program pays for: `keep_ms` before its newest reading, or before now if it was removed.
+///
+/// The newest reading is that of the devices that are in the fleet; where these all left it, that of the devices that once were in it: what
+/// they left there is settled too, or nothing of them would ever be forgotten.
 fn unclaimed(state: &State, now: Timestamp, keep_ms: i64) -> Boundaries {
     let claims = claims(state);
-    let mut newest: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, (bool, Timestamp)> = BTreeMap::new();
     for (id, statistics) in &state.accounts {
-        let entry = state.registry.device(id).and_then(|device| device.newest());
-        let Some(entry) = entry.filter(|entry| !claims.contains_key(&entry.fleet)) else { continue };
+        let Some(device) = state.registry.device(id) else { continue };
         let marks = statistics.assignments.iter().flat_map(|assignment| &assignment.metrics);
         let Some(mark) = marks.map(|metric| metric.mark.at).max() else { continue };
-        let known = newest.entry(&entry.fleet).or_insert(mark);
-        *known = (*known).max(mark);
+        let own = device.newest().map(|entry| entry.fleet.as_str());
+        let entries = device.states().iter().filter_map(|state| state.entry.as_ref());
+        for fleet in entries.map(|entry| entry.fleet.as_str()).filter(|fleet| !claims.contains_key(*fleet)) {
+            // A reading of a device that stayed counts before all those of devices that left.
+            let mark = (own == Some(fleet), mark);
+            let known = newest.entry(fleet).or_insert(mark);
+            *known = (*known).max(mark);
+        }
     }
     let removed = |fleet: &str| state.registry.fleet(fleet).is_none_or(|fleet| fleet.current().is_none());
-    let boundary = |(fleet, mark): (&str, Timestamp)| {
+    let boundary = |(fleet, (_, mark)): (&str, (bool, Timestamp))| {
         let from = if removed(fleet) { now } else { mark.min(now) };
         (fleet.to_owned(), Timestamp(from.0.saturating_sub(keep_ms.max(0))))
     };

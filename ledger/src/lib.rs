@@ -7,6 +7,7 @@
 pub mod api;
 mod backup;
 mod chains;
+mod checkpoints;
 mod compact;
 mod control;
 mod core;
@@ -30,7 +31,7 @@ mod verify;
 
 pub use api::{
     Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
-    Posted, ProofFilter, RegistrySnapshot, StoredProof, Submission,
+    Posted, ProofFilter, ProofPage, RegistrySnapshot, StoredProof, Submission,
 };
 pub use backup::{BackupFile, BackupManifest, read_manifest, release, restore};
 pub use compact::Compaction;

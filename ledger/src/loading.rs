@@ -1,7 +1,7 @@
 //! From the disk to memory: checkpoint or base, and the log behind it.
 
 use bytes::Bytes;
-use depin_log::{Log, Storage, checkpoint};
+use depin_log::{Cursor, Log, LogReader, Storage, checkpoint};
 
 use crate::{
     core::from_log,
@@ -18,37 +18,63 @@ pub(crate) const BASE: &str = "base";
 
 /// The state as of the log's end: from the newest whole checkpoint, or from the base, and the log behind it.
 pub(crate) fn load_state(root: &dyn Storage, log: &Log, use_checkpoint: bool) -> Result<State, LedgerError> {
-    let mut state = None;
-    if use_checkpoint {
-        let loaded = checkpoint::load(root, CHECKPOINT, TAG).map_err(from_log)?;
+    let reader = log.reader();
+    let mut state = Latest { root, reader: &reader, use_checkpoint }.start()?;
+    let mut cursor = log.read_from(state.applied).map_err(from_log)?;
+    while state.read(&mut cursor)? {}
+    state.applied = log.end();
+    Ok(state)
+}
+
+/// Where reading a log begins.
+pub(crate) struct Latest<'a> {
+    pub(crate) root: &'a dyn Storage,
+    pub(crate) reader: &'a LogReader,
+    pub(crate) use_checkpoint: bool,
+}
+
+impl Latest<'_> {
+    /// The newest whole checkpoint, or the base.
+    pub(crate) fn start(&self) -> Result<State, LedgerError> {
+        let checkpoint = if self.use_checkpoint { self.checkpoint()? } else { None };
+        match checkpoint.filter(|state| state.applied >= self.reader.front()) {
+            Some(state) => Ok(state),
+            None => load_base(self.root, self.reader.front()),
+        }
+    }
+
+    fn checkpoint(&self) -> Result<Option<State>, LedgerError> {
+        let loaded = checkpoint::load(self.root, CHECKPOINT, TAG).map_err(from_log)?;
         for damage in &loaded.damaged {
             tracing::warn!(%damage, "a checkpoint is damaged: reading the log instead");
         }
-        state = loaded.newest.and_then(|(_, bytes)| match snapshot::decode(bytes.into()) {
+        let state = loaded.newest.and_then(|(_, bytes)| match snapshot::decode(bytes.into()) {
             Ok(state) => Some(state),
             Err(error) => {
                 tracing::warn!(%error, "a checkpoint cannot be read: reading the log instead");
                 None
             }
         });
-        if let Some(ahead) = state.as_ref().filter(|state| state.applied > log.end()) {
-            let what = format!("the log ends at {}, but {} was durable", log.end(), ahead.applied);
-            return Err(LedgerError::Damaged(what));
+        let end = self.reader.durable();
+        match state {
+            Some(ahead) if ahead.applied > end => {
+                Err(LedgerError::Damaged(format!("the log ends at {end}, but {} was durable", ahead.applied)))
+            }
+            state => Ok(state),
         }
     }
-    let mut state = match state.filter(|state| state.applied >= log.front()) {
-        Some(state) => state,
-        None => load_base(root, log.front())?,
-    };
-    let mut cursor = log.read_from(state.applied).map_err(from_log)?;
-    while let Some(record) = cursor.next_record().map_err(from_log)? {
-        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), record.position)?;
-        let next = record.next;
-        state.apply(record.position, entry)?;
-        state.applied = next;
+}
+
+impl State {
+    /// Reads and applies the next record; false: there is none.
+    pub(crate) fn read(&mut self, cursor: &mut Cursor) -> Result<bool, LedgerError> {
+        let Some(record) = cursor.next_record().map_err(from_log)? else { return Ok(false) };
+        let (position, next) = (record.position, record.next);
+        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?;
+        self.apply(position, entry)?;
+        self.applied = next;
+        Ok(true)
     }
-    state.applied = log.end();
-    Ok(state)
 }
 
 /// The state before the log's front.

@@ -1,4 +1,5 @@
-//! When the ledger took proofs: spans of its clock, kept in the log by ticks. `grace` counts only these.
+//! When the ledger took proofs: spans of its clock, kept in the log by ticks while it serves. `grace` counts only these: not the time in
+//! which it is open for a backup, or waits for its certificates.
 
 use depin_domain::time::Timestamp;
 

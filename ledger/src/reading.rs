@@ -9,7 +9,7 @@ use depin_log::LogReader;
 use depin_proto::{convert, envelope};
 
 use crate::{
-    api::{ProofFilter, StoredProof},
+    api::{ProofFilter, ProofPage, StoredProof},
     core::from_log,
     error::LedgerError,
     record::{Entry, ProofRecord},
@@ -20,33 +20,36 @@ const MAX_PAGE: usize = 10_000;
 /// A page is cut at so many bytes, whatever its limit.
 const PAGE_BYTES: usize = 32 << 20;
 
-/// Proofs that fit the filter, in log order.
+/// Proofs that fit the filter, in log order, from at most about `scan_bytes` of the log; those before `archived` lie in a backup.
 pub(crate) fn proofs(
     reader: &LogReader,
     filter: &ProofFilter,
-    backup: bool,
+    scan_bytes: u64,
     archived: u64,
-) -> Result<Vec<StoredProof>, LedgerError> {
+) -> Result<ProofPage, LedgerError> {
     let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(MAX_PAGE) };
-    let (mut found, mut bytes) = (Vec::new(), 0);
+    let (mut page, mut bytes) = (ProofPage::default(), 0);
     let front = reader.front();
     // `after` may lie before the front, or be a mark of another ledger: then reading begins at the front.
-    let mut cursor = reader.read_from(if filter.after < front { front } else { filter.after }).map_err(from_log)?;
-    while found.len() < limit && bytes < PAGE_BYTES {
-        let Some(record) = cursor.next_record().map_err(from_log)? else { break };
-        let (position, kind) = (record.position, record.kind);
+    let from = if filter.after < front { front } else { filter.after };
+    let mut cursor = reader.read_from(from).map_err(from_log)?;
+    while let Some(record) = cursor.next_record().map_err(from_log)? {
+        let (position, next, kind) = (record.position, record.next, record.kind);
         if position <= filter.after {
             continue;
         }
-        let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)? else {
-            continue;
-        };
-        if let Some(proof) = stored(record, position, filter, !backup || position < archived)? {
+        if let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)?
+            && let Some(proof) = stored(record, position, filter, position < archived)?
+        {
             bytes += proof.proof.sections.iter().map(Bytes::len).sum::<usize>();
-            found.push(proof);
+            page.proofs.push(proof);
+        }
+        if page.proofs.len() >= limit || bytes >= PAGE_BYTES || next.saturating_sub(from) >= scan_bytes {
+            page.next = Some(position);
+            break;
         }
     }
-    Ok(found)
+    Ok(page)
 }
 
 fn stored(

@@ -23,6 +23,8 @@ pub struct Settings {
     pub backup_configured: bool,
     /// How long before its fleet's newest reading a reading still counts, and its statistics are kept, where no program pays for the fleet.
     pub unclaimed_ms: i64,
+    /// At most so many bytes of the log are read for one page of proofs.
+    pub scan_bytes: u64,
     /// How many requests may wait for the writer; more are told to come back.
     pub queue: usize,
     /// Idle time after which it is recorded that the ledger still takes proofs.
@@ -38,6 +40,7 @@ impl Default for Settings {
             max_skew_ms: 60_000,
             backup_configured: false,
             unclaimed_ms: 14 * 24 * 3_600_000,
+            scan_bytes: 64 << 20,
             queue: 4_096,
             idle_tick_ms: 5_000,
         }

@@ -19,6 +19,7 @@ use depin_proto::{envelope, v1};
 use prost::Message as _;
 
 use crate::{
+    backup,
     core::{from_log, log_options},
     epochs,
     error::LedgerError,
@@ -82,6 +83,7 @@ pub fn verify(
     mut check_signature: Option<&mut CheckSignature<'_>>,
 ) -> Result<Verification, LedgerError> {
     let unavailable = |error: std::io::Error| LedgerError::Unavailable(error.to_string());
+    backup::check_whole(&*storage)?;
     let (log, recovery) =
         Log::open(storage.directory("log").map_err(unavailable)?, log_options(settings)).map_err(from_log)?;
     let files = storage.directory("epochs").map_err(unavailable)?;
@@ -228,7 +230,7 @@ impl Scan {
                 continue;
             };
             self.file(file, Kind::Statistics);
-            let fleets = epochs::fleets(&self.state, &close.program, window.number)?;
+            let fleets = epochs::fleets(&self.state.registry, &close.program, window.number)?;
             let span = Window { start: Timestamp(window.start), end: Timestamp(window.end) };
             let mut dry = files::Writer::dry(self.files.clone(), file.name.clone(), Kind::Statistics);
             epochs::statistics_pages(&self.state, &fleets, span, |page| dry.frame(&page.encode_to_vec()))?;

@@ -6,8 +6,10 @@ mod network;
 use std::sync::Arc;
 
 use depin_domain::proofs::Reason;
-use depin_ledger::{Confirmation, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter};
-use depin_log::simulated::SimulatedStorage;
+use depin_ledger::{
+    Confirmation, EmbeddedLedger, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter,
+};
+use depin_log::{DiskStorage, simulated::SimulatedStorage};
 use depin_proto::v1;
 use network::*;
 
@@ -46,8 +48,8 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
             .remove(0);
         assert_eq!((head.head.sequence, head.archived_sequence, head.head.digest), (20, 20, sealer.previous));
         let filter = ProofFilter { device: Some(device_id(4)), limit: 7, ..ProofFilter::default() };
-        let page = ledger.read_proofs(filter).await.unwrap();
-        let next = ledger.read_proofs(ProofFilter { after: page[6].position, ..filter }).await.unwrap();
+        let page = ledger.read_proofs(filter).await.unwrap().proofs;
+        let next = ledger.read_proofs(ProofFilter { after: page[6].position, ..filter }).await.unwrap().proofs;
         assert_eq!((page.len(), next.len()), (7, 7));
         assert!(next[0].position > page[6].position);
     });
@@ -377,5 +379,97 @@ fn a_failing_disk_defers_and_loses_nothing() {
         let ledger = open(storage.after_power_failure(&mut |_| 0), &hands).unwrap();
         let info = ledger.info().await.unwrap();
         assert_eq!((info.proofs, info.readings_accepted), (4, 4));
+    });
+}
+
+#[test]
+fn only_time_in_which_proofs_could_come_is_grace() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR));
+        // Open as for a backup: nobody serves it.
+        let ledger = EmbeddedLedger::open(Arc::new(storage), settings(), hands.clock()).unwrap();
+        let writer = found(&ledger, 1).await.unwrap();
+        let close = || ledger.close_epoch(v1::CloseEpochRequest { grace_ms: 5_000, ..close_request(writer, 0, &[]) });
+        let remaining = |closed: Result<v1::EpochClose, LedgerError>| match closed {
+            Err(LedgerError::TooEarly { remaining_ms, .. }) => remaining_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(remaining(close().await), 5_000);
+        hands.set(2 * HOUR);
+        ledger.backup(Arc::new(SimulatedStorage::new())).await.unwrap();
+        hands.set(3 * HOUR);
+        assert_eq!(remaining(close().await), 5_000, "open for a backup is not served");
+        ledger.serve(true);
+        assert_eq!(remaining(close().await), 5_000);
+        hands.set(3 * HOUR + 3_000);
+        assert_eq!(remaining(close().await), 2_000);
+        ledger.serve(false);
+        hands.set(4 * HOUR);
+        assert_eq!(remaining(close().await), 2_000);
+        ledger.serve(true);
+        assert_eq!(remaining(close().await), 2_000);
+        hands.set(4 * HOUR + 2_000);
+        close().await.unwrap();
+        assert_eq!(ledger.info().await.unwrap().open_ms, 5_000);
+    });
+}
+
+#[test]
+fn a_search_for_a_silent_device_reads_the_log_in_bounded_pieces() {
+    runtime().block_on(async {
+        let hands = Hands::at(HOUR);
+        let scan = depin_ledger::Settings { scan_bytes: 3_000, ..settings() };
+        let ledger = open_with(SimulatedStorage::new(), &hands, scan).unwrap();
+        found(&ledger, 1).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let mut own = Vec::new();
+        for n in 0..200 {
+            // Of device 6 the first and the last.
+            let number = if n % 199 == 0 { 6 } else { 4 };
+            let outcome = submit(&ledger, sealer.seal(&[(number, "energy", n * 1_000 + 1, n)])).await;
+            let Outcome::Judged { position, .. } = outcome else { panic!("not judged") };
+            own.extend((number == 6).then_some(position));
+        }
+        for (number, expected) in [(6, own), (7, Vec::new())] {
+            let mut filter = ProofFilter { device: Some(device_id(number)), ..ProofFilter::default() };
+            let (mut found, mut pieces) = (Vec::new(), 1);
+            loop {
+                let page = ledger.read_proofs(filter).await.unwrap();
+                found.extend(page.proofs.iter().map(|proof| proof.position));
+                let Some(next) = page.next else { break };
+                assert!(next > filter.after && next <= filter.after + 4_000, "{} to {next}", filter.after);
+                (filter.after, pieces) = (next, pieces + 1);
+            }
+            assert_eq!(found, expected);
+            assert!(pieces > 10, "{pieces} pieces");
+        }
+    });
+}
+
+#[test]
+fn a_state_of_more_than_a_frame_is_read_back_and_what_could_not_be_is_refused() {
+    runtime().block_on(async {
+        let (directory, hands) = (tempfile::tempdir().unwrap(), Hands::at(2 * HOUR));
+        let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let writer = found(&ledger, 1).await.unwrap();
+        ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap();
+        let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)).into_bytes();
+        let result = EpochRecord {
+            summary: b"{}".to_vec(),
+            lines: vec![b"{\"device\":1}".to_vec(), long(33 << 20), long(33 << 20)],
+            state: long(65 << 20),
+        };
+        let record = |result: EpochRecord| ledger.record_epoch(writer, PROGRAM.into(), 0, result);
+        let endless = EpochRecord { lines: vec![long(64 << 20)], ..result.clone() };
+        let refused = record(endless).await.unwrap_err();
+        assert!(matches!(&refused, LedgerError::Invalid { field: "size", .. }), "{refused}");
+        let first = record(result.clone()).await.unwrap();
+        assert!(record(result.clone()).await.unwrap().repeated);
+        let (entry, stored) = ledger.read_epoch(PROGRAM.into(), 0).await.unwrap();
+        assert_eq!((entry.result_digest, entry.summary), (first.digest, result.summary.clone().into()));
+        assert!(stored.unwrap() == result, "what was recorded comes back");
+        drop(ledger);
+        assert_eq!(depin_ledger::verify(Arc::new(storage), &settings(), None).unwrap().findings, Vec::<String>::new());
     });
 }

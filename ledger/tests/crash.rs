@@ -8,7 +8,7 @@ mod network;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use depin_ledger::{EmbeddedLedger, EpochRecord, Ledger, LedgerError, OpenChain, Outcome, Submission, verify};
+use depin_ledger::{EmbeddedLedger, EpochRecord, Ledger, LedgerError, OpenChain, Outcome, Submission, restore, verify};
 use depin_log::{Storage, simulated::SimulatedStorage};
 use depin_proto::v1;
 use depin_trials::{Rng, below, one_in};
@@ -22,6 +22,8 @@ enum Step {
     Record(u64),
     Compact,
     Restart,
+    /// The disk is replaced: the ledger moves to a new one by a backup.
+    Restore,
 }
 
 /// What must come out the same, crash or no crash.
@@ -69,10 +71,14 @@ fn script(rng: &mut Rng) -> Vec<Step> {
                     steps.push(Step::Compact);
                 }
             }
-            _ => steps.push(Step::Restart),
+            _ => steps.push(if one_in(rng, 2) { Step::Restart } else { Step::Restore }),
         }
     }
     steps
+}
+
+fn shared(storage: &SimulatedStorage) -> Arc<dyn Storage> {
+    Arc::new(storage.clone())
 }
 
 /// Runs a script over a disk that may crash once.
@@ -83,6 +89,11 @@ struct Driver<'a> {
     rng: &'a mut Rng,
     receipts: BTreeMap<(u8, u64), (u64, u64)>,
     crashes: u32,
+    /// The operation that crashes, counted over all disks; and how many there were on disks that were replaced.
+    crash_at: Option<u64>,
+    spent: u64,
+    /// What is being restored.
+    backup: Option<SimulatedStorage>,
 }
 
 impl Driver<'_> {
@@ -115,8 +126,14 @@ impl Driver<'_> {
     async fn until_done(&mut self, step: &Step, number: usize) {
         loop {
             self.hands.set(HOUR * 40 + number as i64 * 10_000);
-            self.ledger();
-            match self.attempt(step).await {
+            let done = match step {
+                Step::Restore => self.restore().await,
+                step => {
+                    self.ledger();
+                    self.attempt(step).await
+                }
+            };
+            match done {
                 Ok(()) => return,
                 Err(error) => {
                     assert!(self.storage.crashed(), "step {number} {step:?}: {error}");
@@ -165,11 +182,51 @@ impl Driver<'_> {
             Step::Compact => {
                 ledger.compact(depin_domain::time::Timestamp(i64::MAX)).await?;
             }
-            Step::Restart => {
+            Step::Restart | Step::Restore => {
                 self.ledger = None;
             }
         }
         Ok(())
+    }
+
+    /// Goes on with an empty disk.
+    fn replace_disk(&mut self) {
+        self.ledger = None;
+        let old = std::mem::replace(&mut self.storage, SimulatedStorage::new());
+        if old.crashed() {
+            self.crashes += 1;
+        }
+        self.spent += old.operations();
+        if let (Some(operation), 0) = (self.crash_at, self.crashes) {
+            self.storage.crash_at(operation - self.spent);
+        }
+    }
+
+    async fn restore(&mut self) -> Result<(), LedgerError> {
+        if self.backup.is_none() {
+            let backup = SimulatedStorage::new();
+            self.ledger().backup(shared(&backup)).await?;
+            self.replace_disk();
+            self.backup = Some(backup);
+        }
+        if self.storage.files().iter().any(|file| file == "restoring") {
+            let half = open(self.storage.clone(), &self.hands).unwrap_err();
+            assert_eq!(half, LedgerError::HalfRestored, "nobody takes it for a ledger");
+            assert_eq!(verify(shared(&self.storage), &settings(), None).unwrap_err(), LedgerError::HalfRestored);
+        }
+        let backup = self.backup.clone().unwrap();
+        match restore(&shared(&backup), &shared(&self.storage), &settings(), &self.hands.clock()) {
+            Ok(_) => {}
+            // Only the end of it was not answered.
+            Err(LedgerError::Invalid { field: "target", .. }) if self.crashes > 0 => {}
+            Err(error) => return Err(error),
+        }
+        self.backup = None;
+        let ledger = self.ledger();
+        let info = ledger.info().await?;
+        assert!(info.closing_held && info.incarnation > 1, "whatever opens is a restored ledger");
+        let writer = ledger.acquire_writer("restored".into()).await?;
+        ledger.release_closing(writer).await.map(|_| ())
     }
 
     async fn ending(&mut self) -> Ending {
@@ -223,14 +280,27 @@ fn run(steps: &[Step], crash_at: Option<u64>, rng: &mut Rng) -> (Ending, u64) {
         let ledger = open(storage.clone(), &hands).unwrap();
         found(&ledger, 2).await.unwrap();
         let begun = storage.operations();
+        let crash_at = crash_at.map(|operation| begun + operation);
         if let Some(operation) = crash_at {
-            storage.crash_at(begun + operation);
+            storage.crash_at(operation);
         }
-        let mut driver = Driver { storage, hands, ledger: Some(ledger), rng, receipts: BTreeMap::new(), crashes: 0 };
+        let mut driver = Driver {
+            storage,
+            hands,
+            ledger: Some(ledger),
+            rng,
+            receipts: BTreeMap::new(),
+            crashes: 0,
+            crash_at,
+            spent: 0,
+            backup: None,
+        };
         for (number, step) in steps.iter().enumerate() {
             driver.until_done(step, number).await;
         }
-        let operations = driver.storage.operations() - if driver.crashes == 0 { begun } else { 0 };
+        let operations = if driver.crashes == 0 { driver.spent + driver.storage.operations() - begun } else { 0 };
+        // A checkpoint beside the writer may leave fewer operations than the script had without a crash.
+        driver.storage.crash_at(u64::MAX);
         if driver.storage.crashed() {
             driver.recover();
         }
@@ -238,16 +308,35 @@ fn run(steps: &[Step], crash_at: Option<u64>, rng: &mut Rng) -> (Ending, u64) {
     })
 }
 
+/// Runs the script with a crash at each operation in turn.
+fn crash_everywhere(steps: &[Step], rng: &mut Rng) {
+    let (expected, operations) = run(steps, None, rng);
+    let total: u64 = expected.verdicts.values().map(|(accepted, _)| accepted).sum();
+    assert_eq!(total, expected.accepted, "every receipted reading counts once");
+    for boundary in 0..operations {
+        let (ending, _) = run(steps, Some(boundary), rng);
+        assert_eq!(ending, expected, "crash at operation {boundary} of {operations}");
+    }
+}
+
 #[test]
 fn a_crash_at_every_boundary_changes_no_sum() {
     depin_trials::run("ledger crash", |rng| {
         let steps = script(rng);
-        let (expected, operations) = run(&steps, None, rng);
-        let total: u64 = expected.verdicts.values().map(|(accepted, _)| accepted).sum();
-        assert_eq!(total, expected.accepted, "every receipted reading counts once");
-        for boundary in 0..operations {
-            let (ending, _) = run(&steps, Some(boundary), rng);
-            assert_eq!(ending, expected, "crash at operation {boundary} of {operations}");
-        }
+        crash_everywhere(&steps, rng);
+    });
+}
+
+#[test]
+fn a_restore_that_is_cut_short_anywhere_is_no_ledger_until_it_was_done_again() {
+    depin_trials::run("ledger restore crash", |rng| {
+        let mut sealer = Sealer::new(1);
+        let mut batch = |hour: i64| {
+            let proofs = (0..15).map(|n| sealer.seal(&[(4, "energy", hour * HOUR + n * 60_000, hour * 100 + n)]));
+            Step::Submit(proofs.collect())
+        };
+        let (before, after) = (batch(0), batch(1));
+        let steps = [before, Step::Close(0), Step::Record(0), Step::Restore, after, Step::Close(1)];
+        crash_everywhere(&steps, rng);
     });
 }

@@ -11,7 +11,7 @@ use std::{
 use depin_domain::{
     ids::{DeviceId, Digest},
     proofs::{self, Reason},
-    registry::Change,
+    registry::{Change, FleetEntry},
     rewards::{ProgramSpec, spec::Late},
     statistics::DeviceStatistics,
     time::{Timestamp, Window},
@@ -292,6 +292,35 @@ fn a_removed_program_keeps_its_readings_until_its_epochs_are_settled() {
     });
 }
 
+#[test]
+fn a_device_whose_clock_is_years_ahead_keeps_nothing_from_going() {
+    runtime().block_on(async {
+        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1));
+        let ledger = open(storage.clone(), &hands).unwrap();
+        let writer = found(&ledger, 1).await.unwrap();
+        let mut sealer = Sealer::new(1);
+        let mut thinned = 0;
+        for hour in 0..5 {
+            hands.set((hour + 1) * HOUR);
+            for minute in 0..30 {
+                let at = hour * HOUR + minute * 60_000;
+                let proof = sealer.seal(&[(4, "power", at, 100 + minute), (5, "power", at + 73 * 365 * DAY, 1)]);
+                assert_eq!(judged(&submit(&ledger, proof).await).0, 1, "the year 2043 has not come");
+                thinned += u64::from(at < 2 * HOUR);
+            }
+        }
+        for number in 0..5_u64 {
+            let matured: Vec<u64> = number.checked_sub(2).into_iter().collect();
+            ledger.close_epoch(close_request(writer, number, &matured)).await.unwrap();
+        }
+        let done = ledger.compact(Timestamp(i64::MAX)).await.unwrap();
+        assert!(done.thinned >= thinned, "{} of {thinned} may go", done.thinned);
+        drop(ledger);
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
+    });
+}
+
 /// The network without its program, and a reading an hour of device 4 from `first` on; the ledger's clock stands at `now` or at the reading.
 async fn unclaimed(
     storage: &SimulatedStorage,
@@ -335,5 +364,35 @@ fn where_no_program_pays_two_weeks_before_the_newest_reading_are_kept() {
             let storage: Arc<dyn Storage> = Arc::new(storage);
             assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
         }
+    });
+}
+
+#[test]
+fn a_device_that_left_its_fleet_where_no_program_pays_is_forgotten_like_those_that_stayed() {
+    runtime().block_on(async {
+        let storage = SimulatedStorage::new();
+        let (ledger, mut sealer, hands) = unclaimed(&storage, 100 * DAY, 1, None).await;
+        let writer = ledger.acquire_writer("test".into()).await.unwrap();
+        let Change::Device(mut moved) = device(4, 1) else { panic!("a device") };
+        moved.fleet = "energy/others".into();
+        let others = FleetEntry { id: moved.fleet.clone(), model: "meter".into(), grain_ms: HOUR };
+        let expected_version = ledger.info().await.unwrap().registry_version;
+        let changes = bytes(&[Change::Fleet(others), Change::Device(moved)]);
+        let request = v1::WriteRegistryRequest { writer: Some(writer), changes, expected_version };
+        ledger.write_registry(request).await.unwrap();
+        for hour in 1..24 * 30 {
+            let at = 100 * DAY + hour * HOUR;
+            hands.set(at);
+            assert_eq!(
+                judged(&submit(&ledger, sealer.seal(&[(4, "power", at, 1_000 + hour)])).await).0,
+                1,
+                "hour {hour}"
+            );
+        }
+        let kept = grains(ledger.statistics(device_id(4)).await.unwrap());
+        assert!((14 * 24..=16 * 24).contains(&kept.len()), "{} hours are kept", kept.len());
+        drop(ledger);
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
     });
 }

@@ -47,7 +47,8 @@ fn a_full_disk_acknowledges_nothing_and_goes_on_where_it_was_once_there_is_room(
     let ballast = disk.join("ballast");
     std::fs::write(&ballast, vec![0; 900 << 10]).unwrap();
     let hands = Hands::at(HOUR);
-    let keep = Settings { idle_tick_ms: 20, ..settings() };
+    // A checkpoint that replaces an older one would make room in between.
+    let keep = Settings { idle_tick_ms: 20, checkpoint_bytes: u64::MAX, ..settings() };
     let storage = || -> Arc<dyn Storage> { Arc::new(DiskStorage::open(disk.join("ledger")).unwrap()) };
     runtime().block_on(async {
         let ledger = EmbeddedLedger::open(storage(), keep.clone(), hands.clock()).unwrap();

@@ -167,17 +167,28 @@ impl Observer {
     /// # Errors
     /// When the ledger does not answer, or with something that is no proof.
     pub async fn accepted_after(&mut self, position: u64) -> Result<(u64, Vec<Accepted>)> {
-        let request = v1::ReadProofsRequest { after_position: position, ..v1::ReadProofsRequest::default() };
-        let mut records = self.client.read_proofs(request).await?.into_inner();
         let (mut newest, mut accepted) = (position, Vec::new());
-        while let Some(record) = records.message().await? {
-            newest = record.position;
-            let (proof, verdict) = (record.proof.context("no proof")?, record.verdict.context("no verdict")?);
-            let before = accepted.len();
-            for (index, section) in proof.sections.iter().enumerate() {
-                accepted_of(index, &decode_section(section)?, &verdict.rejections, &mut accepted);
+        let mut scanned_to = position;
+        loop {
+            let request = v1::ReadProofsRequest { after_position: scanned_to, ..v1::ReadProofsRequest::default() };
+            let mut records = self.client.read_proofs(request).await?.into_inner();
+            let mut ended = true;
+            while let Some(record) = records.message().await? {
+                if record.scanned_to > 0 {
+                    (scanned_to, ended) = (record.scanned_to, false);
+                    continue;
+                }
+                newest = record.position;
+                let (proof, verdict) = (record.proof.context("no proof")?, record.verdict.context("no verdict")?);
+                let before = accepted.len();
+                for (index, section) in proof.sections.iter().enumerate() {
+                    accepted_of(index, &decode_section(section)?, &verdict.rejections, &mut accepted);
+                }
+                ensure!((accepted.len() - before) as u64 == verdict.accepted, "the verdict at {newest} miscounts");
             }
-            ensure!((accepted.len() - before) as u64 == verdict.accepted, "the verdict at {newest} miscounts");
+            if ended {
+                break;
+            }
         }
         Ok((newest, accepted))
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     bundle::Bundle,
-    recompute::told,
+    recompute::{told, unchecked},
     sections::{Chain, Counted, Recount, recount},
 };
 use crate::{fault::Fault, output::Report};
@@ -35,21 +35,23 @@ pub(super) fn run(bundle: &Bundle) -> Result<Report, Fault> {
     let manifest: Manifest = bundle.manifest()?;
     let number = manifest.summary.number;
     let numbers: Vec<u64> = std::iter::once(number).chain(manifest.matured.iter().copied()).collect();
-    let recount = recount(bundle, &manifest.chains, &numbers)?;
+    let recount = recount(bundle, &manifest.chains, &manifest.summary.program, &numbers)?;
     let input = input(bundle, &recount, &manifest)?;
+    let (judged, not_checked) = (recount.judged(), recount.not_checked());
     let Recount { proofs, sections, mut differences, .. } = recount;
     let again = close_epoch(&input).map_err(|error| bundle.fault(error))?;
     compare(bundle, &manifest, &again, &mut differences)?;
     let root = again.summary.root.as_deref().unwrap_or("none");
     let text = format!(
-        "{}, epoch {number}: {proofs} signatures, {sections} sections, {} devices\nroot {root}\n{}",
+        "{}, epoch {number}: {proofs} signatures, {sections} sections, {judged} verdicts, {} devices\nroot {root}\n{}{}",
         again.summary.program,
         again.lines.len(),
-        told(&differences, "From signatures to root, everything is as published.")
+        told(&differences, "From signatures to root, everything is as published."),
+        unchecked(&not_checked)
     );
     let value = json!({
         "program": again.summary.program, "epoch": number, "devices": again.lines.len(), "proofs": proofs, "sections": sections,
-        "weightSum": again.summary.weight_sum.to_string(), "root": again.summary.root, "differences": differences,
+        "judged": judged, "notChecked": not_checked, "weightSum": again.summary.weight_sum.to_string(), "root": again.summary.root, "differences": differences,
     });
     Ok(Report { right: differences.is_empty(), ..Report::new(value, text) })
 }

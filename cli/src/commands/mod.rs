@@ -9,6 +9,7 @@ mod devices;
 mod epochs;
 mod explain;
 mod export;
+mod judging;
 mod owner;
 mod proof;
 mod proofs;

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     bundle::Bundle,
-    recompute::{public_epoch, told},
+    recompute::{public_epoch, told, unchecked},
     sections::{Chain, Counted, recount},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn run(bundle: &Bundle) -> Result<Report, Fault> {
     let lines: BTreeMap<DeviceId, &Line> = public.lines.iter().map(|line| (line.device, line)).collect();
     let pseudonyms = pseudonyms(bundle)?;
     let numbers: Vec<u64> = std::iter::once(number).chain(manifest.matured.iter().copied()).collect();
-    let recount = recount(bundle, &manifest.chains, &numbers)?;
+    let recount = recount(bundle, &manifest.chains, program, &numbers)?;
     let mut differences = again.differences;
     let mut owned = Owned::new(&manifest);
     for counted in recount.epochs(bundle, program)? {
@@ -57,6 +57,7 @@ pub(super) fn run(bundle: &Bundle) -> Result<Report, Fault> {
             }
         }
     }
+    let (judged, not_checked) = (recount.judged(), recount.not_checked());
     differences.extend(recount.differences);
     let root = again.root.as_deref().unwrap_or("none");
     let payout = manifest.summary.payouts.iter().find(|payout| payout.account == manifest.owner);
@@ -65,7 +66,7 @@ pub(super) fn run(bundle: &Bundle) -> Result<Report, Fault> {
         known.map(|(_, cumulative)| *cumulative)
     });
     let text = format!(
-        "{program}, epoch {number}: {} signatures, {} sections of {} devices of {}\n{}got now {}, in all {}\nroot {root}\n{}",
+        "{program}, epoch {number}: {} signatures, {} sections, {judged} verdicts of {} devices of {}\n{}got now {}, in all {}\nroot {root}\n{}{}",
         recount.proofs,
         recount.sections,
         owned.devices.len(),
@@ -73,11 +74,12 @@ pub(super) fn run(bundle: &Bundle) -> Result<Report, Fault> {
         owned.table.or(""),
         owned.amount,
         cumulative.unwrap_or_default(),
-        told(&differences, "From what your devices signed to the root, everything is as published.")
+        told(&differences, "From what your devices signed to the root, everything is as published."),
+        unchecked(&not_checked)
     );
     let value = json!({
         "program": program, "epoch": number, "owner": manifest.owner, "proofs": recount.proofs, "sections": recount.sections,
-        "devices": owned.devices, "amount": owned.amount, "cumulative": cumulative, "root": again.root, "differences": differences,
+        "judged": judged, "notChecked": not_checked, "devices": owned.devices, "amount": owned.amount, "cumulative": cumulative, "root": again.root, "differences": differences,
     });
     Ok(Report { right: differences.is_empty(), ..Report::new(value, text) })
 }

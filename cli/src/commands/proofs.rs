@@ -79,6 +79,7 @@ pub(super) async fn read(
     limit: u32,
 ) -> Result<Vec<ProofRecord>, Fault> {
     let mut records: Vec<ProofRecord> = Vec::new();
+    let mut after = 0;
     while (records.len() as u64) < u64::from(limit) {
         let left = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(u32::MAX));
         let request = ReadProofsRequest {
@@ -86,18 +87,16 @@ pub(super) async fn read(
             key_id: Vec::new().into(),
             start: window.start.0,
             end: window.end.0,
-            after_position: records.last().map_or(0, |record| record.position),
+            after_position: after,
             limit: left.min(PAGE),
             sections_only: true,
         };
-        let page = ledger.proofs(request).await?;
-        // A page that brings nothing new ends the reading, whatever its size.
-        let newest = records.last().map_or(0, |record| record.position);
-        let fresh: Vec<_> = page.into_iter().filter(|record| record.position > newest).collect();
-        if fresh.is_empty() {
-            break;
-        }
-        records.extend(fresh);
+        let (page, scanned_to) = ledger.proofs(request).await?;
+        let newest = page.last().map(|record| record.position).max(scanned_to);
+        // A request that brings nothing new ends the reading, whatever it holds.
+        let Some(newest) = newest.filter(|newest| *newest > after) else { break };
+        records.extend(page.into_iter().filter(|record| record.position > after));
+        after = newest;
     }
     Ok(records)
 }

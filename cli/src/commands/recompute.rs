@@ -89,7 +89,7 @@ fn public(bundle: &Bundle, previous: Option<&Previous>) -> Result<Report, Fault>
     let number = public.summary.number;
     let again = recompute(&public, previous).map_err(|error| bundle.fault(error))?;
     let root = again.root.as_deref().unwrap_or("none");
-    let not_checked: String = again.not_checked.iter().map(|told| format!("not checked: {told}\n")).collect();
+    let not_checked = unchecked(&again.not_checked);
     let text = format!(
         "{}, epoch {number}: {} devices, Σw {}, shares {} of a pool of {}\nroot {root}\n{}{not_checked}",
         public.summary.program,
@@ -115,4 +115,9 @@ pub(super) fn told(differences: &[Difference], none: &str) -> String {
     let more = differences.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("… and {more} more\n") } else { String::new() };
     format!("{}{more}", table.or(none))
+}
+
+/// What could not be checked, a line each.
+pub(super) fn unchecked(not_checked: &[String]) -> String {
+    not_checked.iter().map(|told| format!("not checked: {told}\n")).collect()
 }

@@ -1,5 +1,5 @@
-//! What was signed, read back from an export: signatures, chains and paths are verified, and what the verdicts let count becomes statistics
-//! again, by the very rules by which the ledger counted.
+//! What was signed, read back from an export: signatures, chains and paths are verified, verdicts are judged again, and what they let count
+//! becomes statistics again, by the very rules by which the ledger counted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,14 +8,17 @@ use depin_domain::{
     proofs::{self, Header, Reading, Section, Verdict},
     registry::{Record, Registry},
     rewards::{DeviceInput, ProgramSpec, assemble, public::Difference},
-    statistics::{AssignmentStatistics, DeviceStatistics, MetricStatistics},
-    time::Timestamp,
+    statistics::DeviceStatistics,
+    time::{Timestamp, Window},
 };
 use depin_identity::VerifyingKey;
 use depin_proto::envelope::{PROOF_DOMAIN, Path, decode_header, decode_section, decode_verdict};
 use serde::Deserialize;
 
-use super::bundle::{Bundle, Cells};
+use super::{
+    bundle::{Bundle, Cells},
+    judging::{By, Judge, Judged, Told, set_mark},
+};
 use crate::fault::Fault;
 
 /// Where a chain begins in the export.
@@ -39,6 +42,10 @@ pub(super) struct Recount {
     pub(super) proofs: u64,
     /// Sections that were found in what is signed.
     pub(super) sections: u64,
+    /// How far verdicts were judged again; none: the export does not tell what they went by.
+    judged: Option<Judged>,
+    /// Sections of which nothing counts, by keys that the export does not show.
+    foreign: u64,
     /// What does not hold.
     pub(super) differences: Vec<Difference>,
 }
@@ -50,31 +57,46 @@ pub(super) struct Counted {
     pub(super) devices: Vec<DeviceInput>,
 }
 
-/// Verifies and counts again what `bundle` holds of the epochs `numbers`.
-pub(super) fn recount(bundle: &Bundle, chains: &[Chain], numbers: &[u64]) -> Result<Recount, Fault> {
-    let registry = registry(bundle)?;
+/// Verifies, judges and counts again what `bundle` holds of the epochs `numbers` of `program`.
+pub(super) fn recount(bundle: &Bundle, chains: &[Chain], program: &str, numbers: &[u64]) -> Result<Recount, Fault> {
+    let told = told(bundle)?;
+    let registry = registry(&told).map_err(|error| bundle.fault(error))?;
     let mut marks = marks(bundle)?;
-    let mut scan = Scan::new(&registry, chains);
+    let mut epochs = Vec::new();
+    for number in numbers {
+        let (spec, window) = ruling(bundle, &registry, program, *number)?;
+        epochs.push((window, spec.fleets));
+    }
+    // What verdicts went by came into the exports later than these.
+    let judge = (!bundle.names("boundaries.").is_empty()).then(|| Judge::new(&registry, epochs, told));
+    let mut scan = Scan::new(&registry, chains, judge);
     for number in numbers {
         scan.parts.push((*number, marks.remove(number).unwrap_or_default()));
     }
     for name in bundle.names("sections-") {
         bundle.rows(&name, |row| scan.section(row))?;
     }
-    let Scan { parts, proofs, sections, differences, .. } = scan;
-    Ok(Recount { registry, parts, proofs, sections, differences })
+    let Scan { parts, proofs, sections, foreign, differences, judge, .. } = scan;
+    let judged = judge.map(|judge| judge.judged);
+    Ok(Recount { registry, parts, proofs, sections, judged, foreign, differences })
+}
+
+/// The program's spec that ruled an epoch, and the epoch's window.
+fn ruling(bundle: &Bundle, registry: &Registry, program: &str, number: u64) -> Result<(ProgramSpec, Window), Fault> {
+    let ruling = registry.program(program).and_then(|known| known.ruling(number));
+    let missing = || bundle.fault(format!("the registry has no spec of {program} for epoch {number}"));
+    let spec: ProgramSpec =
+        serde_json::from_str(&ruling.ok_or_else(missing)?.spec).map_err(|error| bundle.fault(error))?;
+    let window = spec.epoch.window(number);
+    let window = window.ok_or_else(|| bundle.fault(format!("epoch {number} has no window")))?;
+    Ok((spec, window))
 }
 
 impl Recount {
     /// The devices of each epoch with what was counted, by the spec of `program` that ruled it.
     pub(super) fn epochs(&self, bundle: &Bundle, program: &str) -> Result<Vec<Counted>, Fault> {
         let epoch = |(number, accounts): &(u64, Accounts)| {
-            let ruling = self.registry.program(program).and_then(|known| known.ruling(*number));
-            let missing = || bundle.fault(format!("the registry has no spec of {program} for epoch {number}"));
-            let spec: ProgramSpec =
-                serde_json::from_str(&ruling.ok_or_else(missing)?.spec).map_err(|error| bundle.fault(error))?;
-            let window = spec.epoch.window(*number);
-            let window = window.ok_or_else(|| bundle.fault(format!("epoch {number} has no window")))?;
+            let (spec, window) = ruling(bundle, &self.registry, program, *number)?;
             let statistics = accounts.iter().flat_map(|(device, statistics)| {
                 statistics.within(window).map(move |(_, metric, grain)| (device, metric, grain))
             });
@@ -85,14 +107,76 @@ impl Recount {
     }
 }
 
-/// The registry of the program's namespace as it was at the close. Other namespaces' versions are left out, so they are counted anew.
-fn registry(bundle: &Bundle) -> Result<Registry, Fault> {
-    let mut registry = Registry::default();
+impl Recount {
+    /// How many readings were judged again.
+    pub(super) fn judged(&self) -> u64 {
+        self.judged.map_or(0, |judged| judged.readings)
+    }
+
+    /// What is taken as told.
+    pub(super) fn not_checked(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        match self.judged {
+            None => told.push(
+                "whether each verdict is right: the export does not tell what they went by; fetch it again from a newer gateway"
+                    .to_owned(),
+            ),
+            Some(Judged { beside, unsure, .. }) => {
+                told.push(
+                    "the ledger's word for when each proof came, who brought it, and what was confirmed and settled by then"
+                        .to_owned(),
+                );
+                if beside > 0 {
+                    told.push(format!(
+                        "{beside} sections go by an accepted reading of another time, which that time's export shows"
+                    ));
+                }
+                if unsure > 0 {
+                    told.push(format!(
+                        "{unsure} sections were checked as a whole together with late readings of other epochs"
+                    ));
+                }
+            }
+        }
+        if self.foreign > 0 {
+            told.push(format!("{} sections of which nothing counts, by keys that are not shown here", self.foreign));
+        }
+        told.push("that no section was left out: its agent holds the receipt for each".to_owned());
+        told
+    }
+}
+
+/// The registry of the program's namespace until the close, and what verdicts went by beside it, in the log's order.
+fn told(bundle: &Bundle) -> Result<Told, Fault> {
+    let mut told = Told::default();
     bundle.rows("registry.parquet", |row| {
-        let (at, change) = (Timestamp(row.number("at")?), row.json("change")?);
-        let record = Record { version: registry.version().saturating_add(1), at, change };
-        registry.apply(record).map_err(|error| error.to_string())
+        told.changes.push_back((row.number("version")?, Timestamp(row.number("at")?), row.json("change")?));
+        Ok(())
     })?;
+    for name in bundle.names("confirmations.") {
+        bundle.rows(&name, |row| {
+            let at = Timestamp(row.number("at")?);
+            told.confirmations.push_back((row.number("position")?, row.parse("agent")?, row.parse("model")?, at));
+            Ok(())
+        })?;
+    }
+    for name in bundle.names("boundaries.") {
+        bundle.rows(&name, |row| {
+            let before = Timestamp(row.number("before")?);
+            told.boundaries.push_back((row.number("position")?, row.text("fleet")?.to_owned(), before));
+            Ok(())
+        })?;
+    }
+    Ok(told)
+}
+
+/// The registry as it was at the close. Other namespaces' versions are left out, so they are counted anew.
+fn registry(told: &Told) -> Result<Registry, String> {
+    let mut registry = Registry::default();
+    for (_, at, change) in &told.changes {
+        let record = Record { version: registry.version().saturating_add(1), at: *at, change: change.clone() };
+        registry.apply(record).map_err(|error| error.to_string())?;
+    }
     Ok(registry)
 }
 
@@ -103,20 +187,8 @@ fn marks(bundle: &Bundle) -> Result<BTreeMap<u64, Accounts>, Fault> {
         let whole = |column| u64::try_from(row.number(column)?).map_err(|_| format!("{column} is negative"));
         let number = u32::try_from(whole("assignment")?).map_err(|_| "assignment is too large")?;
         let mark = Reading { at: Timestamp(row.number("at")?), value: row.number("value")? };
-        let metric = MetricStatistics { metric: row.text("metric")?.into(), mark, grains: Vec::new() };
         let device = parts.entry(whole("number")?).or_default().entry(row.parse("device")?).or_default();
-        let assignments = &mut device.assignments;
-        let place = match assignments.binary_search_by_key(&number, |known| known.number) {
-            Ok(place) => place,
-            Err(place) => {
-                assignments.insert(place, AssignmentStatistics { number, metrics: Vec::new() });
-                place
-            }
-        };
-        if let Some(assignment) = assignments.get_mut(place) {
-            assignment.metrics.push(metric);
-            assignment.metrics.sort_by(|one, other| one.metric.cmp(&other.metric));
-        }
+        set_mark(device, number, row.text("metric")?, mark);
         Ok(())
     })?;
     Ok(parts)
@@ -135,11 +207,14 @@ struct Scan<'a> {
     last: Option<(Digest, Header)>,
     proofs: u64,
     sections: u64,
+    foreign: u64,
     differences: Vec<Difference>,
+    /// Absent: the export does not tell what verdicts went by.
+    judge: Option<Judge<'a>>,
 }
 
 impl<'a> Scan<'a> {
-    fn new(registry: &'a Registry, chains: &[Chain]) -> Self {
+    fn new(registry: &'a Registry, chains: &[Chain], judge: Option<Judge<'a>>) -> Self {
         let begins = chains.iter().map(|chain| ((chain.key, chain.incarnation), (chain.sequence, chain.previous)));
         Self {
             registry,
@@ -149,7 +224,9 @@ impl<'a> Scan<'a> {
             last: None,
             proofs: 0,
             sections: 0,
+            foreign: 0,
             differences: Vec::new(),
+            judge,
         }
     }
 
@@ -169,9 +246,13 @@ impl<'a> Scan<'a> {
         let section = decode_section(bytes).map_err(|error| error.to_string())?;
         let verdict = decode_verdict(row.bytes("verdict")?).map_err(|error| error.to_string())?;
         let verdict = of_section(verdict, &section, index);
+        if let Some(judge) = &mut self.judge {
+            self.differences.extend(judge.section(&By::of(row)?, &header, &section, index, &verdict)?);
+        }
+        let registry = self.judge.as_ref().map_or(self.registry, Judge::registry);
         let sections = std::slice::from_ref(&section);
         for (_, accounts) in &mut self.parts {
-            proofs::apply(self.registry, sections, &verdict, accounts).map_err(|error| error.to_string())?;
+            proofs::apply(registry, sections, &verdict, accounts).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -187,7 +268,13 @@ impl<'a> Scan<'a> {
         let header = decode_header(bytes).map_err(|error| error.to_string())?;
         let signer = self.registry.signer(&header.key);
         let Some(key) = signer.and_then(|signer| VerifyingKey::new(&signer.key).ok()) else {
-            self.differs(format!("signer of the proof at {position}"), &header.key.to_string(), "not in the registry");
+            // Anybody's agent may sign anything of any device; what does not count harms nobody.
+            if nothing_counts(row)? {
+                self.foreign += 1;
+            } else {
+                let what = format!("signer of the proof at {position}");
+                self.differs(what, &header.key.to_string(), "not in the registry");
+            }
             return Ok(None);
         };
         if !key.verify(PROOF_DOMAIN, bytes, row.bytes("signature")?) {
@@ -211,6 +298,14 @@ impl<'a> Scan<'a> {
     fn differs(&mut self, what: String, published: &str, recomputed: &str) {
         self.differences.push(Difference { what, published: published.into(), recomputed: recomputed.into() });
     }
+}
+
+/// Whether the verdict lets no reading of the row's section count.
+fn nothing_counts(row: &Cells) -> Result<bool, String> {
+    let section = decode_section(row.bytes("section")?).map_err(|error| error.to_string())?;
+    let verdict = decode_verdict(row.bytes("verdict")?).map_err(|error| error.to_string())?;
+    let index = u32::try_from(row.number("index")?).map_err(|_| "index is out of range")?;
+    Ok(of_section(verdict, &section, index).accepted == 0)
 }
 
 /// What a proof's verdict says of one section, as the verdict of that section alone.

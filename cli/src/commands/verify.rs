@@ -265,7 +265,7 @@ mod tests {
                     proof: Some(proof),
                     verdict: Some(verdict),
                     receipt: Some(receipt),
-                    paths: vec![],
+                    ..ProofRecord::default()
                 }
             })
             .collect()

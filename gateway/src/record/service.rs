@@ -136,23 +136,25 @@ impl LedgerService {
             0 => usize::MAX,
             limit => limit as usize,
         };
+        let alone = request.sections_only || sight.sections_only();
         let (mut sent, mut after) = (0, request.after_position);
         while sent < wanted {
             let limit = PAGE.min(wanted - sent);
             let filter = ProofFilter { device, key, window, after, limit };
             let page = self.ledger.read_proofs(filter).await.map_err(status)?;
-            // A page may be cut short by its bytes: only an empty one is the end.
-            let ended = page.is_empty();
-            for stored in page {
-                after = stored.position;
+            // Much of the log was read for nothing: whoever wants more of it asks again.
+            let silent = page.proofs.is_empty();
+            for stored in page.proofs {
                 sent += 1;
                 let registry = Arc::clone(&self.ledger.registry().borrow());
                 let shown =
                     |id: &DeviceId| device.is_none_or(|wanted| wanted == *id) && sight.device(id, &registry.registry);
-                let alone = request.sections_only || sight.sections_only();
                 send(&sender, self.proof_record(stored, alone.then_some(&shown))?).await?;
             }
-            if ended {
+            let Some(next) = page.next else { break };
+            after = next;
+            if silent {
+                send(&sender, v1::ProofRecord { scanned_to: next, ..Default::default() }).await?;
                 break;
             }
         }
@@ -185,6 +187,7 @@ impl LedgerService {
             verdict: Some(verdict_to_proto(&stored.verdict)),
             receipt,
             paths,
+            scanned_to: 0,
         })
     }
 

@@ -14,7 +14,7 @@ pub(crate) fn status(error: LedgerError) -> Status {
         LedgerError::TooEarly { .. } | LedgerError::ClosingHeld { .. } => Code::FailedPrecondition,
         LedgerError::NotFound(_) => Code::NotFound,
         LedgerError::Conflict { .. } => Code::AlreadyExists,
-        LedgerError::Damaged(_) => Code::DataLoss,
+        LedgerError::Damaged(_) | LedgerError::HalfRestored => Code::DataLoss,
     };
     Status::new(code, error.to_string())
 }

@@ -81,10 +81,15 @@ impl Network {
     }
 
     pub(crate) async fn start_with(limits: Limits) -> Self {
+        Self::start_over(limits, depin_ledger::Settings::default()).await
+    }
+
+    /// A network whose ledger is kept by these settings.
+    pub(crate) async fn start_over(limits: Limits, settings: depin_ledger::Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = CertificateAuthority::create(lately()).unwrap();
         write_tls(directory.path(), &ca, &ca.certificate_pem());
-        Self::launch(directory, ca, "ledger", limits).await
+        Self::launch(directory, ca, "ledger", limits, settings).await
     }
 
     /// The same network after its disk was lost: its ledger is restored from a backup of all that it had.
@@ -98,12 +103,17 @@ impl Network {
         lost.backup(open("backup")).await.unwrap();
         lost.close();
         restore(&open("backup"), &open("restored"), &settings, &clock).unwrap();
-        Self::launch(self.directory, self.ca, "restored", Limits::default()).await
+        Self::launch(self.directory, self.ca, "restored", Limits::default(), settings).await
     }
 
-    async fn launch(directory: tempfile::TempDir, ca: CertificateAuthority, ledger: &str, limits: Limits) -> Self {
+    async fn launch(
+        directory: tempfile::TempDir,
+        ca: CertificateAuthority,
+        ledger: &str,
+        limits: Limits,
+        settings: depin_ledger::Settings,
+    ) -> Self {
         let storage = DiskStorage::open(directory.path().join(ledger)).unwrap();
-        let settings = depin_ledger::Settings::default();
         let ledger = EmbeddedLedger::open(Arc::new(storage), settings, depin_ledger::Clock::system()).unwrap();
         let ledger: Arc<dyn Ledger> = Arc::new(ledger);
         let loopback = "127.0.0.1:0".parse().unwrap();

@@ -1,15 +1,25 @@
 //! The ledger's service: who may read and write what.
 
-use depin_domain::{ids::DeviceId, registry::Change};
-use depin_identity::{PeerIdentity, SigningKey};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use depin_domain::{ids::DeviceId, registry::Change, time::Timestamp};
+use depin_gateway::{Clock, Gateway, Limits, server::Settings};
+use depin_identity::{CertificateAuthority, PeerIdentity, SigningKey};
+use depin_ledger::{EmbeddedLedger, Ledger};
+use depin_log::DiskStorage;
 use depin_proto::{
     convert::path_from_proto,
     envelope::decode_header,
     v1::{self, ledger_client::LedgerClient},
 };
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
 
-use crate::network::{Chain, Network, Stream, invitation, issue, section};
+use crate::network::{Chain, Network, Stream, invitation, issue, lately, section, write_tls};
 
 fn viewer(network: &Network, namespace: &str) -> LedgerClient<Channel> {
     let peer = PeerIdentity::Viewer { namespace: namespace.into() };
@@ -143,6 +153,73 @@ async fn proofs_are_read_whole_or_by_section_with_a_path() {
     let answer = own.read_proofs(v1::ReadProofsRequest::default()).await.map(tonic::Response::into_inner);
     assert_eq!(refused(answer).await, Code::PermissionDenied);
     network.stop().await;
+}
+
+#[tokio::test]
+async fn a_search_for_a_silent_device_ends_where_it_is_to_be_asked_for_again() {
+    let settings = depin_ledger::Settings { scan_bytes: 2_000, ..Default::default() };
+    let mut network = Network::start_over(Limits::default(), settings).await;
+    let [agent, _] = network.furnish().await;
+    network.write(&[Change::Device(crate::network::device(3, &agent, None))]).await;
+    let mut stream = Stream::begin(network.channel(Some(&agent.identity)).0).await.unwrap();
+    let mut chain = Chain::new(&agent.identity.key);
+    let mut proofs: Vec<_> = (0..40).map(|n| chain.seal(&[section(1, 60 + n, &[1])])).collect();
+    proofs.push(chain.seal(&[section(3, 60, &[2])]));
+    stream.submit(&proofs).await.unwrap();
+
+    let mut own = viewer(&network, "grid");
+    let mut request =
+        v1::ReadProofsRequest { device_id: DeviceId::of("grid", "meter-3").0.to_vec().into(), ..Default::default() };
+    let (mut found, mut requests) = (0, 0);
+    loop {
+        requests += 1;
+        let mut records = own.read_proofs(request.clone()).await.unwrap().into_inner();
+        let mut scanned_to = None;
+        while let Some(record) = records.message().await.unwrap() {
+            assert!(scanned_to.is_none(), "nothing follows the request's end");
+            match record.scanned_to {
+                0 => found += record.proof.map_or(0, |proof| proof.sections.len()),
+                position => scanned_to = Some(position),
+            }
+        }
+        let Some(position) = scanned_to else { break };
+        assert!(position > request.after_position);
+        request.after_position = position;
+    }
+    assert_eq!(found, 1);
+    assert!(requests > 3, "{requests} requests");
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_waits_for_its_certificates_or_has_stopped_gives_no_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    let hands = Arc::new(AtomicI64::new(0));
+    let shown = Arc::clone(&hands);
+    let clock = depin_ledger::Clock::new(move || Timestamp(shown.load(Ordering::SeqCst)));
+    let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
+    let settings = depin_ledger::Settings { idle_tick_ms: 3_600_000, ..Default::default() };
+    let ledger: Arc<dyn Ledger> = Arc::new(EmbeddedLedger::open(Arc::new(storage), settings, clock).unwrap());
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let tls_dir = directory.path().to_owned();
+    let settings = Settings { listen: loopback, ledger_listen: loopback, tls_dir, limits: Limits::default() };
+    let stop = CancellationToken::new();
+    let gateway = Gateway::new(settings, Arc::clone(&ledger), Clock::system(), &mut Registry::default());
+    let starting = tokio::spawn(gateway.start(stop.clone()));
+    // The first request at a time shows it to the writer, the second one is answered after that.
+    let open_at = async |now: i64| {
+        hands.store(now, Ordering::SeqCst);
+        ledger.info().await.unwrap();
+        ledger.info().await.unwrap().open_ms
+    };
+    assert_eq!((open_at(10_000).await, open_at(20_000).await), (0, 0));
+    let ca = CertificateAuthority::create(lately()).unwrap();
+    write_tls(directory.path(), &ca, &ca.certificate_pem());
+    let running = starting.await.unwrap().unwrap().unwrap();
+    assert_eq!((open_at(30_000).await, open_at(40_000).await), (0, 10_000));
+    stop.cancel();
+    running.finished().await.unwrap();
+    assert_eq!(open_at(90_000).await, 10_000);
 }
 
 #[tokio::test]

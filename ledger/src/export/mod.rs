@@ -3,9 +3,10 @@
 //! Both are streams of files: Parquet (zstd) beside a `manifest.json` in canonical JSON that names their digests. The schemas are in
 //! `docs/exports.md`; they only grow.
 
-pub(crate) mod audit;
-pub(crate) mod owner;
-pub(crate) mod public;
+mod audit;
+mod judging;
+mod owner;
+mod public;
 mod sections;
 mod table;
 
@@ -19,10 +20,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    api::EpochRecord,
+    api::{EpochRecord, Export},
     epochs,
     error::LedgerError,
-    state::{Accounts, Epoch, Written},
+    loading::load_base,
+    state::{Epoch, State, Written},
 };
 
 /// What exports are made of.
@@ -38,13 +40,30 @@ pub(crate) struct Source {
     pub(crate) matured: Vec<(u64, EpochRecord)>,
     pub(crate) files: Arc<dyn Storage>,
     pub(crate) log: LogReader,
-    /// What readings left whose proofs are past their retention.
-    pub(crate) removed: Accounts,
+    /// What was known where the log begins: what is left of proofs past their retention.
+    pub(crate) base: State,
 }
 
-type Chunks = mpsc::Sender<Result<v1::FileChunk, LedgerError>>;
+pub(crate) type Chunks = mpsc::Sender<Result<v1::FileChunk, LedgerError>>;
 
 const CHUNK: usize = 256 << 10;
+
+/// What an export needs of what came before the log's front.
+pub(crate) fn base(export: Export, root: &dyn Storage, front: u64) -> Result<State, LedgerError> {
+    match export {
+        Export::Public => Ok(State::default()),
+        Export::Audit | Export::Owner(_) => load_base(root, front),
+    }
+}
+
+/// Sends all files of an export.
+pub(crate) fn write(source: &Source, export: Export, chunks: &Chunks) -> Result<(), LedgerError> {
+    match export {
+        Export::Public => public::write(source, chunks),
+        Export::Audit => audit::write(source, chunks),
+        Export::Owner(owner) => owner::write(source, chunks, &owner),
+    }
+}
 
 impl Source {
     fn close(&self) -> Result<&v1::EpochClose, LedgerError> {
@@ -67,6 +86,15 @@ impl Source {
     /// The epochs that matured with this one.
     fn matured_numbers(&self) -> Result<Vec<u64>, LedgerError> {
         Ok(self.close()?.matured.iter().map(|window| window.number).collect())
+    }
+
+    /// The fleets that took part in epoch `number`.
+    fn fleets(&self, number: u64) -> Result<Vec<String>, LedgerError> {
+        let program = &self.close()?.program;
+        if number == self.window()?.number {
+            return Ok(self.epoch.closed.fleets.clone());
+        }
+        epochs::fleets(&self.registry, program, number)
     }
 
     /// The program's spec that ruled the epoch, as its canonical JSON.

@@ -1,10 +1,11 @@
-//! Signed sections of an epoch's devices in log order, with paths and verdicts, and the marks before them: what an epoch is repeated from.
+//! Signed sections of an epoch's devices in log order, with paths, verdicts and what these went by, and the marks before them: what an epoch is
+//! repeated from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use depin_domain::{
-    ids::DeviceId,
+    ids::{DeviceId, Digest, KeyId},
     proofs::{Reading, Section, Verdict},
     registry::Device,
     rewards::Account,
@@ -12,17 +13,19 @@ use depin_domain::{
     time::{Timestamp, Window},
 };
 use depin_proto::{envelope, v1::EpochWindow};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    Chunks, Source, send,
+    Chunks, Source,
+    judging::Judging,
+    send,
     table::{self, Column},
 };
 use crate::{
     core::from_log,
     error::LedgerError,
     reading::{accepted, touches},
-    record::Entry,
+    record::{Entry, ProofRecord},
     state::Accounts,
 };
 
@@ -42,6 +45,10 @@ const SCHEMA: &str = "message section {
     required binary section;
     required binary path;
     required binary verdict;
+    required binary agent (UTF8);
+    required int64 registryVersion;
+    required int64 maxSkewMs;
+    required binary marks (UTF8);
 }";
 
 const MARKS: &str = "message mark {
@@ -73,7 +80,7 @@ impl Part {
 
     fn of(source: &Source, window: &EpochWindow, owner: Option<&Account>) -> Result<Self, LedgerError> {
         let (number, window) = (window.number, Window { start: Timestamp(window.start), end: Timestamp(window.end) });
-        let fleets = &source.epoch.closed.fleets;
+        let fleets = source.fleets(number)?;
         let owner = owner.map(Account::to_string);
         let takes_part = |device: &Device| {
             let entry = device.for_epoch(window).filter(|entry| fleets.contains(&entry.fleet));
@@ -83,7 +90,7 @@ impl Part {
         };
         let devices = source.registry.devices().filter(|(_, device)| takes_part(device)).map(|(id, _)| *id);
         let mut part = Self { number, window, devices: devices.collect(), marks: BTreeMap::new() };
-        part.recall(&source.removed)?;
+        part.recall(&source.base.accounts)?;
         Ok(part)
     }
 
@@ -139,6 +146,10 @@ struct Rows {
     section: Vec<Vec<u8>>,
     path: Vec<Vec<u8>>,
     verdict: Vec<Vec<u8>>,
+    agent: Vec<Vec<u8>>,
+    registry_version: Vec<i64>,
+    max_skew_ms: Vec<i64>,
+    marks: Vec<Vec<u8>>,
     bytes: usize,
 }
 
@@ -156,9 +167,27 @@ impl Rows {
             Column::Bytes(self.section),
             Column::Bytes(self.path),
             Column::Bytes(self.verdict),
+            Column::Bytes(self.agent),
+            Column::Int64(self.registry_version),
+            Column::Int64(self.max_skew_ms),
+            Column::Bytes(self.marks),
         ];
         table::write(SCHEMA, &columns)
     }
+}
+
+/// One reading of the log for an export.
+struct Scan<'a> {
+    source: &'a Source,
+    chunks: &'a Chunks,
+    parts: &'a mut [Part],
+    for_owner: bool,
+    files: &'a mut Vec<Value>,
+    judging: Judging,
+    rows: Rows,
+    sent: usize,
+    /// Where each chain begins.
+    chains: BTreeMap<(KeyId, u64), (u64, Digest)>,
 }
 
 /// Reads the log once; what arrived after the close does not count for the epoch and is left out. Where each chain begins is the answer.
@@ -169,69 +198,82 @@ pub(super) fn send_sections(
     chunks: &Chunks,
     parts: &mut [Part],
     for_owner: bool,
-    files: &mut Vec<serde_json::Value>,
-) -> Result<Vec<serde_json::Value>, LedgerError> {
+    files: &mut Vec<Value>,
+) -> Result<Vec<Value>, LedgerError> {
     let until = source.close()?.position;
-    let mut cursor = source.log.read_from(source.log.front()).map_err(from_log)?;
-    let (mut rows, mut chains, mut sent) = (Rows::default(), BTreeMap::new(), 0);
-    let mut flush = |rows: &mut Rows, files: &mut Vec<serde_json::Value>| -> Result<(), LedgerError> {
-        let full = std::mem::take(rows);
-        let length = full.position.len();
-        files.push(send(chunks, &format!("sections-{sent:05}.parquet"), length, full.table()?)?);
-        sent += 1;
-        Ok(())
-    };
+    let judging = Judging::new(&source.base, parts.iter().flat_map(|part| part.devices.iter().copied()).collect());
+    let (rows, chains) = (Rows::default(), BTreeMap::new());
+    let mut scan = Scan { source, chunks, parts, for_owner, files, judging, rows, sent: 0, chains };
+    // What the base knows already is not read again.
+    let from = source.base.applied.max(source.log.front());
+    let mut cursor = source.log.read_from(from).map_err(from_log)?;
     while let Some(record) = cursor.next_record().map_err(from_log)? {
         if record.position >= until {
             break;
         }
         let position = record.position;
-        let Entry::Proof(record) = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)? else {
-            continue;
-        };
-        let damaged = |what: String| LedgerError::Damaged(format!("record at {position}: {what}"));
-        let proof = record.proof.ok_or_else(|| damaged("no proof in it".into()))?;
-        let header = envelope::decode_header(&proof.header).map_err(|error| damaged(error.to_string()))?;
-        if parts.iter().all(|part| header.window.start >= part.window.end) {
-            continue;
-        }
-        let verdict = envelope::decode_verdict(&record.verdict).map_err(|error| damaged(error.to_string()))?;
-        for (bytes, index) in proof.sections.iter().zip(0_u32..) {
-            let section = envelope::decode_section(bytes).map_err(|error| damaged(error.to_string()))?;
-            parts.iter_mut().for_each(|part| part.mark(source, &section, index, &verdict));
-            if !parts.iter().any(|part| part.wants(&section)) {
-                continue;
-            }
-            let path = envelope::section_path(&proof.sections, index).ok_or_else(|| damaged("no path".into()))?;
-            chains.entry((header.key, header.incarnation)).or_insert((header.sequence, header.previous));
-            rows.position.push(i64::try_from(position).unwrap_or(i64::MAX));
-            rows.received_at.push(record.received_at);
-            rows.header.push(proof.header.to_vec());
-            rows.signature.push(proof.signature.to_vec());
-            rows.algorithm.push(i32::try_from(proof.algorithm).unwrap_or(0));
-            rows.index.push(i32::try_from(index).unwrap_or(i32::MAX));
-            rows.count.push(i32::try_from(proof.sections.len()).unwrap_or(i32::MAX));
-            rows.device.push(section.device.to_string().into_bytes());
-            rows.section.push(bytes.to_vec());
-            rows.path.push(path.siblings.iter().flat_map(|sibling| sibling.0).collect());
-            let said = if for_owner { of_section(&verdict, index)? } else { record.verdict.to_vec() };
-            rows.bytes += bytes.len() + proof.header.len() + said.len();
-            rows.verdict.push(said);
-        }
-        if rows.position.len() >= ROWS || rows.bytes >= BYTES {
-            flush(&mut rows, files)?;
+        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?;
+        scan.judging.note(position, &entry)?;
+        if let Entry::Proof(record) = &entry {
+            scan.proof(position, record)?;
         }
     }
-    if !rows.position.is_empty() {
-        flush(&mut rows, files)?;
-    }
-    let chain = |((key, incarnation), (sequence, previous)): ((depin_domain::ids::KeyId, u64), _)| {
-        let (sequence, previous): (u64, depin_domain::ids::Digest) = (sequence, previous);
+    scan.flush()?;
+    let files = scan.judging.send(source, chunks)?;
+    scan.files.extend(files);
+    let chain = |((key, incarnation), (sequence, previous)): ((KeyId, u64), (u64, Digest))| {
         json!({
             "key": key.to_string(), "incarnation": incarnation, "sequence": sequence, "previous": previous.to_string(),
         })
     };
-    Ok(chains.into_iter().map(chain).collect())
+    Ok(scan.chains.into_iter().map(chain).collect())
+}
+
+impl Scan<'_> {
+    fn proof(&mut self, position: u64, record: &ProofRecord) -> Result<(), LedgerError> {
+        let damaged = |what: String| LedgerError::Damaged(format!("record at {position}: {what}"));
+        let proof = record.proof.as_ref().ok_or_else(|| damaged("no proof in it".into()))?;
+        let header = envelope::decode_header(&proof.header).map_err(|error| damaged(error.to_string()))?;
+        let verdict = envelope::decode_verdict(&record.verdict).map_err(|error| damaged(error.to_string()))?;
+        for (bytes, index) in proof.sections.iter().zip(0_u32..) {
+            let section = envelope::decode_section(bytes).map_err(|error| damaged(error.to_string()))?;
+            self.parts.iter_mut().for_each(|part| part.mark(self.source, &section, index, &verdict));
+            if self.parts.iter().any(|part| part.wants(&section)) {
+                let path = envelope::section_path(&proof.sections, index).ok_or_else(|| damaged("no path".into()))?;
+                self.chains.entry((header.key, header.incarnation)).or_insert((header.sequence, header.previous));
+                let said = if self.for_owner { of_section(&verdict, index)? } else { record.verdict.to_vec() };
+                let rows = &mut self.rows;
+                rows.position.push(i64::try_from(position).unwrap_or(i64::MAX));
+                rows.received_at.push(record.received_at);
+                rows.header.push(proof.header.to_vec());
+                rows.signature.push(proof.signature.to_vec());
+                rows.algorithm.push(i32::try_from(proof.algorithm).unwrap_or(0));
+                rows.index.push(i32::try_from(index).unwrap_or(i32::MAX));
+                rows.count.push(i32::try_from(proof.sections.len()).unwrap_or(i32::MAX));
+                rows.device.push(section.device.to_string().into_bytes());
+                rows.section.push(bytes.to_vec());
+                rows.path.push(path.siblings.iter().flat_map(|sibling| sibling.0).collect());
+                rows.bytes += bytes.len() + proof.header.len() + said.len();
+                rows.verdict.push(said);
+                rows.agent.push(self.judging.agent(position, record)?.to_string().into_bytes());
+                rows.registry_version.push(i64::try_from(record.registry_version).unwrap_or(i64::MAX));
+                rows.max_skew_ms.push(record.max_skew_ms);
+                rows.marks.push(self.judging.marks(&section).to_string().into_bytes());
+            }
+            self.judging.mark(&section, index, &verdict);
+        }
+        if self.rows.position.len() >= ROWS || self.rows.bytes >= BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        let full = std::mem::take(&mut self.rows);
+        let length = full.position.len();
+        if length > 0 {
+            self.files.push(send(self.chunks, &format!("sections-{:05}.parquet", self.sent), length, full.table()?)?);
+            self.sent += 1;
+        }
+        Ok(())
+    }
 }
 
 /// What a verdict says of one section.
@@ -241,7 +283,7 @@ fn of_section(verdict: &Verdict, section: u32) -> Result<Vec<u8>, LedgerError> {
         .map_err(|error| LedgerError::Damaged(format!("a verdict: {error}")))
 }
 
-pub(super) fn send_marks(chunks: &Chunks, parts: &[Part]) -> Result<serde_json::Value, LedgerError> {
+pub(super) fn send_marks(chunks: &Chunks, parts: &[Part]) -> Result<Value, LedgerError> {
     let rows: Vec<_> = parts.iter().flat_map(|part| part.marks.iter().map(|mark| (part.number, mark))).collect();
     let columns = [
         Column::Int64(rows.iter().map(|(number, _)| i64::try_from(*number).unwrap_or(i64::MAX)).collect()),

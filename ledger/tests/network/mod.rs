@@ -53,7 +53,18 @@ pub fn settings() -> Settings {
 }
 
 pub fn open(storage: impl Storage + 'static, hands: &Hands) -> Result<EmbeddedLedger, LedgerError> {
-    EmbeddedLedger::open(Arc::new(storage), settings(), hands.clock())
+    open_with(storage, hands, settings())
+}
+
+/// A ledger that proofs reach.
+pub fn open_with(
+    storage: impl Storage + 'static,
+    hands: &Hands,
+    settings: Settings,
+) -> Result<EmbeddedLedger, LedgerError> {
+    let ledger = EmbeddedLedger::open(Arc::new(storage), settings, hands.clock())?;
+    ledger.serve(true);
+    Ok(ledger)
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

@@ -4,8 +4,10 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -26,7 +28,7 @@ use depin_identity::{
     CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates,
     client_config, connect_lazy,
 };
-use depin_ledger::{EmbeddedLedger, Ledger as _, ProofFilter, Settings, StoredProof, Verification};
+use depin_ledger::{EmbeddedLedger, Export, Ledger as _, ProofFilter, Settings, StoredProof, Verification};
 use depin_log::{DiskStorage, Storage};
 use depin_operator::{
     ledger::Ledger as Operator,
@@ -278,6 +280,7 @@ impl World {
         let result = compute::compute(&self.operator, Registry::default(), &close, self.state.clone()).await?;
         compute::record(&self.operator, &result).await?;
         self.state = result.state.clone();
+        self.recompute(number).await;
         let summary = &result.summary;
         let paid: u128 = result.payouts.iter().map(|payout| payout.amount.0).sum();
         assert_eq!(
@@ -286,6 +289,25 @@ impl World {
             "what enters epoch {number} leaves it"
         );
         Ok(result)
+    }
+
+    /// What was recorded of an epoch follows from what was signed, every verdict included.
+    async fn recompute(&self, number: u64) {
+        let folder = self.path(&format!("audit-{}-{number}", self.restores));
+        fs::create_dir(&folder).unwrap();
+        let mut chunks = self.ledger().read_export(PROGRAM.to_owned(), number, Export::Audit).await.unwrap();
+        let mut file = None;
+        while let Some(chunk) = chunks.recv().await {
+            let v1::FileChunk { name, data } = chunk.unwrap();
+            if !name.is_empty() {
+                file = Some(fs::File::create(folder.join(name)).unwrap());
+            }
+            file.as_mut().unwrap().write_all(&data).unwrap();
+        }
+        let program = depin_tests::programs().unwrap().join("kubectl-depin");
+        let run = Command::new(program).arg("recompute").arg(&folder).args(["-o", "json"]).output().unwrap();
+        let told = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "epoch {number}: {told}{}", String::from_utf8_lossy(&run.stderr));
     }
 
     pub(crate) async fn close(&mut self, spec: &ProgramSpec) -> EpochResult {
@@ -373,14 +395,12 @@ impl World {
 
     /// Everything that is recorded, oldest first.
     pub(crate) async fn proofs(&self) -> Vec<StoredProof> {
-        let mut proofs: Vec<StoredProof> = Vec::new();
+        let (mut proofs, mut after): (Vec<StoredProof>, u64) = (Vec::new(), 0);
         loop {
-            let after = proofs.last().map_or(0, |proof| proof.position);
             let page = self.ledger().read_proofs(ProofFilter { after, ..ProofFilter::default() }).await.unwrap();
-            if page.is_empty() {
-                return proofs;
-            }
-            proofs.extend(page);
+            proofs.extend(page.proofs);
+            let Some(next) = page.next else { return proofs };
+            after = next;
         }
     }
 }
