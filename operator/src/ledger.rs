@@ -1,13 +1,18 @@
 //! The ledger as the operator sees it: a gRPC client under the operator's certificate, and the writer token that fences it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use depin_proto::v1::{AcquireWriterRequest, WriterToken, ledger_client::LedgerClient};
+use depin_proto::v1::{AcquireWriterRequest, GetInfoRequest, WriterToken, ledger_client::LedgerClient};
+use depin_telemetry::Check;
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
 /// Largest message of the ledger's service, either way.
 const MAX_MESSAGE: usize = 64 << 20;
+/// How often it is looked whether the ledger answers.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long it may take to.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Client of the ledger's service; clones share the connection. The channel may be exchanged when the certificate is renewed.
 #[derive(Clone)]
@@ -40,6 +45,25 @@ impl Ledger {
             self.client().acquire_writer(AcquireWriterRequest { holder: holder.to_owned() }).await?.into_inner();
         self.writer.send_replace(Some(token));
         Ok(token)
+    }
+
+    /// Tells `reachable` for ever whether the ledger answers.
+    pub async fn watch(&self, reachable: &Check) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let problem = match tokio::time::timeout(PATIENCE, self.client().get_info(GetInfoRequest {})).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(status)) => Some(format!("{}: {}", status.code(), status.message())),
+                Err(_) => Some("no answer".to_owned()),
+            };
+            match problem {
+                None => reachable.pass(),
+                Some(problem) => {
+                    tracing::warn!(problem, "the ledger cannot be reached");
+                    reachable.fail(format!("{problem}; check that the gateway runs and that --ledger names it"));
+                }
+            }
+        }
     }
 
     /// The token that was acquired; none before.

@@ -10,7 +10,7 @@ use std::{
 
 use depin_crds::{Condition, EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardProgram};
 use depin_identity::CertificateAuthority;
-use depin_telemetry::{AdminServer, Health, TelemetryError};
+use depin_telemetry::{AdminServer, Check, Health, TelemetryError};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{
@@ -179,8 +179,9 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
     let (channel, channels) = watch::channel(channel);
     let ledger = Ledger::new(channels);
     let reachable = life.health.readiness("ledger");
+    let takes = life.health.readiness("registry");
     let (writer, registry) = tokio::select! {
-        opened = open(&ledger, me, clock, &reachable) => opened?,
+        opened = open(&ledger, me, clock, &reachable, &takes) => opened?,
         () = until(stopped.clone()) => return Ok(()),
     };
     let status = StatusHandle::new(life.metrics.clone());
@@ -188,7 +189,7 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
     let context = Arc::new(Context {
         client: client.clone(),
         stores: controllers.stores(),
-        ledger,
+        ledger: ledger.clone(),
         registry,
         status: status.clone(),
         backoff: Backoff::default(),
@@ -201,6 +202,7 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
     tokio::select! {
         written = writer.run() => written.map_err(Into::into).and(Err(OperatorError::Ended("the registry writer"))),
         decided = decide(life, &context, &authority) => decided,
+        () = ledger.watch(&reachable) => Err(OperatorError::Ended("the look at the ledger")),
         () = status::run(status, client.clone(), recorder, clock) => Err(OperatorError::Ended("the status writer")),
         renewed = renew(client, options, &authority, clock, channel) => renewed,
         () = drained(controllers.run(&context), stopped.clone()) => Ok(()),
@@ -222,7 +224,7 @@ async fn decide(
     tokio::select! {
         answered = enrollments::inbox::run(Arc::clone(context), Arc::clone(authority)) => answered.map_err(Into::into),
         closed = rewards::epochs::run(Arc::clone(context)) => closed.map_err(Into::into),
-        () = evidence::run(Arc::clone(context)) => Err(OperatorError::Ended("the watch of deletions")),
+        () = evidence::run(Arc::clone(context), &life.options.namespace) => Err(OperatorError::Ended("the watch of deletions")),
         () = presence::run(Arc::clone(context), thresholds(&life.options)) => Err(OperatorError::Ended("presence")),
         () = enrollments::sweep(Arc::clone(context)) => Err(OperatorError::Ended("the sweep of invitations")),
         () = fleets::rollup::run(Arc::clone(context)) => Err(OperatorError::Ended("the roll-up")),
@@ -270,13 +272,14 @@ async fn open(
     ledger: &Ledger,
     me: &str,
     clock: Clock,
-    reachable: &depin_telemetry::Check,
+    reachable: &Check,
+    takes: &Check,
 ) -> Result<(RegistryWriter, crate::registry::RegistryHandle), OperatorError> {
     loop {
         let taken =
             ledger.acquire_writer(me).await.map_err(|status| format!("{}: {}", status.code(), status.message()));
         let opened = match taken {
-            Ok(_) => RegistryWriter::open(ledger.clone(), clock).await.map_err(|error| match error {
+            Ok(_) => RegistryWriter::open(ledger.clone(), clock, takes.clone()).await.map_err(|error| match error {
                 RegistryError::Unreadable { .. } => Err(error),
                 error => Ok(error.to_string()),
             }),

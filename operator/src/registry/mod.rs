@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod evidence;
 pub mod removal;
+pub mod roll_call;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use depin_domain::{
     time::Timestamp,
 };
 use depin_proto::v1::{ReadRegistryRequest, RegistryRecord, WriteRegistryRequest};
+use depin_telemetry::Check;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use batch::Outcome;
@@ -110,19 +112,21 @@ pub struct RegistryWriter {
     clock: Clock,
     wanted: mpsc::Receiver<Wanted>,
     snapshot: watch::Sender<Registry>,
+    ready: Check,
 }
 
 impl RegistryWriter {
-    /// Reads the whole registry, and is ready to write.
+    /// Reads the whole registry, and is ready to write; `ready` tells whether the ledger takes what is written.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn open(ledger: Ledger, clock: Clock) -> Result<(Self, RegistryHandle), RegistryError> {
+    pub async fn open(ledger: Ledger, clock: Clock, ready: Check) -> Result<(Self, RegistryHandle), RegistryError> {
         let mut registry = Registry::default();
-        read(&ledger, &mut registry).await?;
+        read(&ledger, &mut registry, NEWEST).await?;
         let (snapshot, seen) = watch::channel(registry);
         let (sender, wanted) = mpsc::channel(QUEUE);
-        Ok((Self { ledger, clock, wanted, snapshot }, RegistryHandle { wanted: sender, snapshot: seen }))
+        ready.pass();
+        Ok((Self { ledger, clock, wanted, snapshot, ready }, RegistryHandle { wanted: sender, snapshot: seen }))
     }
 
     /// Writes until every handle is gone, or leadership is lost.
@@ -153,11 +157,15 @@ impl RegistryWriter {
     async fn write(&self, wanted: &[Change]) -> Result<Vec<Outcome>, RegistryError> {
         loop {
             match self.attempt(wanted).await {
-                Ok(Some(outcomes)) => return Ok(outcomes),
+                Ok(Some(outcomes)) => {
+                    self.ready.pass();
+                    return Ok(outcomes);
+                }
                 Ok(None) => {}
                 Err(error @ (RegistryError::Fenced(_) | RegistryError::Unreadable { .. })) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, changes = wanted.len(), "registry changes wait");
+                    self.ready.fail(error.to_string());
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -185,16 +193,28 @@ impl RegistryWriter {
         if !moved_on {
             answer.map_err(|status| RegistryError::ledger("WriteRegistry", status))?;
         }
-        read(&self.ledger, &mut registry).await?;
+        read(&self.ledger, &mut registry, NEWEST).await?;
         tracing::debug!(version = registry.version(), changes = count, moved_on, "registry written");
         self.snapshot.send_replace(registry);
         Ok((!moved_on).then_some(outcomes))
     }
 }
 
-/// Reads what is newer than `registry` and adds it.
-async fn read(ledger: &Ledger, registry: &mut Registry) -> Result<(), RegistryError> {
-    let request = ReadRegistryRequest { after_version: registry.version(), until_version: 0, follow: false };
+/// The registry as it was at `version`.
+async fn as_of(ledger: &Ledger, version: u64) -> Result<Registry, RegistryError> {
+    let mut registry = Registry::default();
+    if version > 0 {
+        read(ledger, &mut registry, version).await?;
+    }
+    Ok(registry)
+}
+
+/// In place of a version: up to the newest.
+const NEWEST: u64 = 0;
+
+/// Reads what is newer than `registry`, up to version `until`, and adds it.
+async fn read(ledger: &Ledger, registry: &mut Registry, until: u64) -> Result<(), RegistryError> {
+    let request = ReadRegistryRequest { after_version: registry.version(), until_version: until, follow: false };
     let failed = |status| RegistryError::ledger("ReadRegistry", status);
     let mut records = ledger.client().read_registry(request).await.map_err(failed)?.into_inner();
     while let Some(raw) = records.message().await.map_err(failed)? {

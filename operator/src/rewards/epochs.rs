@@ -1,20 +1,24 @@
 //! Epochs: closed when due, computed, recorded, shown. Every step may be repeated after a crash: the ledger answers a repeated close with
 //! the first one, and keeps the first result.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use depin_domain::{
     registry::Registry,
-    rewards::{EpochError as ComputeError, EpochSummary, ProgramState, assemble::AssemblyError},
+    rewards::{EpochError as ComputeError, EpochResult, EpochSummary, ProgramState, assemble::AssemblyError},
     time::{Timestamp, Window},
 };
 use depin_proto::v1::{CloseEpochRequest, EpochClose, EpochEntry, EpochWindow, ListEpochsRequest};
 
 use super::{
-    blocked::{Block, Standing},
-    compute, removal,
+    compute,
+    progress::{Cursor, Progress},
+    removal,
     statistics::Malformed,
-    view,
+    view::{self, Recorded},
 };
 use crate::{
     context::Context,
@@ -111,46 +115,6 @@ impl EpochError {
     }
 }
 
-/// Where a program stands: what the ledger has recorded of it.
-#[derive(Clone, Debug, Default)]
-struct Cursor {
-    /// The epoch that comes next.
-    next: u64,
-    /// What the one before left.
-    state: ProgramState,
-    /// Root of the newest recorded epoch.
-    root: Option<String>,
-    /// A close of `next` that is not computed yet.
-    open: Option<EpochClose>,
-}
-
-/// What this run knows of each program.
-#[derive(Debug, Default)]
-struct Progress {
-    cursors: HashMap<String, Cursor>,
-    standings: HashMap<String, Standing>,
-}
-
-impl Progress {
-    fn retain(&mut self, programs: &[String]) {
-        self.cursors.retain(|id, _| programs.contains(id));
-        self.standings.retain(|id, _| programs.contains(id));
-    }
-
-    fn goes_on(&mut self, id: &str) {
-        self.standings.insert(id.to_owned(), Standing::GoesOn);
-    }
-
-    /// Notes a failure: answers the program's standing if it is blocked by it. What the ledger has is looked up anew: the failure may have
-    /// come after the record.
-    fn failed(&mut self, id: &str, error: &EpochError) -> Option<Standing> {
-        let cursor = self.cursors.remove(id);
-        let standing = Standing::Blocked(Block::of(cursor.map(|cursor| cursor.next), error)?);
-        self.standings.insert(id.to_owned(), standing.clone());
-        Some(standing)
-    }
-}
-
 /// Closes what is due until leadership is lost.
 ///
 /// # Errors
@@ -162,33 +126,47 @@ pub async fn run(context: Arc<Context>) -> Result<(), RegistryError> {
         let programs: Vec<_> = registry.programs().map(|(id, _)| id.clone()).collect();
         progress.retain(&programs);
         for id in programs {
-            match advance(&context, &id, &mut progress).await {
-                Ok(()) => progress.goes_on(&id),
-                Err(EpochError::Fenced(message)) => return Err(RegistryError::Fenced(message)),
-                Err(error) if error.is_early() => {
-                    tracing::debug!(program = id, %error, "an epoch waits");
-                    progress.goes_on(&id);
-                }
-                Err(error) => {
-                    tracing::warn!(program = id, %error, "an epoch could not be closed; it is tried again");
-                    if let Some(standing) = progress.failed(&id, &error) {
-                        view::show_standing(&context, &id, &standing).await;
-                    }
-                }
+            if progress.is_due(&id, Instant::now()) {
+                look(&context, &id, &mut progress).await?;
+            }
+            if progress.views_are_due(&id, Instant::now()) {
+                restore_views(&context, &id, &mut progress).await?;
             }
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
+async fn look(context: &Context, id: &str, progress: &mut Progress) -> Result<(), RegistryError> {
+    match advance(context, id, progress).await {
+        Ok(()) => progress.goes_on(id),
+        Err(EpochError::Fenced(message)) => return Err(RegistryError::Fenced(message)),
+        Err(error) if error.is_early() => {
+            tracing::debug!(program = id, %error, "an epoch waits");
+            progress.goes_on(id);
+        }
+        Err(error) => {
+            tracing::warn!(program = id, %error, "an epoch could not be closed; it is tried again");
+            if let Some(standing) = progress.failed(id, &error, Instant::now()) {
+                view::show_standing(context, id, &standing).await;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Closes the program's due epochs, oldest first.
 async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result<(), EpochError> {
     loop {
         let registry = context.registry.snapshot();
-        if !progress.cursors.contains_key(id) {
-            progress.cursors.insert(id.to_owned(), find(context, &registry, id).await?);
-        }
-        let Some(cursor) = progress.cursors.get(id).cloned() else { return Ok(()) };
+        let cursor = match progress.cursor(id) {
+            Some(cursor) => cursor.clone(),
+            None => {
+                let found = find(context, &registry, id).await?;
+                progress.stand(id, found.clone());
+                found
+            }
+        };
         if registry.program(id).is_none_or(|program| removal::is_over(program, cursor.next, &cursor.state)) {
             return Ok(());
         }
@@ -196,7 +174,7 @@ async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result
         let Some(window) = spec.epoch.window(cursor.next) else { return Ok(()) };
         let now = context.clock.now();
         context.metrics.set_epoch_lag(id, now.since(window.end).max(0) / 1000);
-        let standing = progress.standings.get(id).cloned().unwrap_or_default();
+        let standing = progress.standing(id);
         view::show_progress(context, id, cursor.state.number, cursor.root.as_deref(), window, &standing).await;
         if cursor.open.is_none() && now < window.end.plus(spec.grace_ms) {
             return Ok(());
@@ -205,23 +183,71 @@ async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result
             Some(close) => close,
             None => close(&context.ledger, id, cursor.next, window, spec.grace_ms, &cursor.state).await?,
         };
+        progress.closed(id, &close);
         let result = compute::compute(&context.ledger, registry, &close, cursor.state).await?;
         let recorded = compute::record(&context.ledger, &result).await?;
         context.metrics.epoch_recorded(id);
-        tracing::info!(
-            program = id,
-            number = cursor.next,
-            root = result.summary.root,
-            repeated = recorded.repeated,
-            "epoch recorded"
-        );
-        view::show(context, &close, &result.summary, &recorded.digest).await;
+        let EpochResult { summary, state, .. } = result;
+        let (number, root) = (cursor.next, summary.root.clone());
+        tracing::info!(program = id, number, root, repeated = recorded.repeated, "epoch recorded");
+        let shown =
+            Recorded { close: &close, summary: &summary, digest: &recorded.digest, chain: spec.chain.as_deref() };
+        if !view::show(context, id, &[shown]).await {
+            progress.views_failed(id, Instant::now());
+        }
         progress.goes_on(id);
-        progress.cursors.insert(
-            id.to_owned(),
-            Cursor { next: cursor.next.saturating_add(1), state: result.state, root: result.summary.root, open: None },
-        );
+        progress.stand(id, Cursor { next: number.saturating_add(1), state, root, open: None });
     }
+}
+
+/// Shows the newest epochs that have no view: a cluster may have lost them, or taken none when they were recorded.
+async fn restore_views(context: &Context, id: &str, progress: &mut Progress) -> Result<(), RegistryError> {
+    match missing_views(context, id, progress).await {
+        Ok(true) => progress.views_are_complete(id),
+        Ok(false) => progress.views_failed(id, Instant::now()),
+        Err(EpochError::Fenced(message)) => return Err(RegistryError::Fenced(message)),
+        Err(error) => {
+            tracing::warn!(program = id, %error, "views of epochs are missing and cannot be made now");
+            progress.views_failed(id, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+/// Shows them; true if none is missing any more.
+async fn missing_views(context: &Context, id: &str, progress: &Progress) -> Result<bool, EpochError> {
+    let Some(newest) = progress.cursor(id).and_then(|cursor| cursor.state.number) else { return Ok(true) };
+    let oldest = newest.saturating_add(1).saturating_sub(view::KEEP.into());
+    let missing = match view::missing(context, id, oldest..=newest).await {
+        Ok(missing) => missing,
+        Err(error) => {
+            tracing::warn!(program = id, %error, "views of epochs cannot be listed");
+            return Ok(false);
+        }
+    };
+    let Some(first) = missing.first() else { return Ok(true) };
+    let registry = context.registry.snapshot();
+    let request = ListEpochsRequest { program: id.to_owned(), from_number: *first, limit: view::KEEP };
+    let answer = context.ledger.client().list_epochs(request).await;
+    let epochs = answer.map_err(|status| EpochError::ledger("ListEpochs", status))?.into_inner().epochs;
+    let mut found = Vec::new();
+    for epoch in epochs.iter().filter(|epoch| missing.contains(&number_of(epoch)) && !epoch.summary.is_empty()) {
+        let Some(close) = &epoch.close else { continue };
+        let number = number_of(epoch);
+        let chain = compute::ruling_spec(&registry, id, number)?.chain;
+        found.push((close, read_summary(epoch, number)?, chain, &epoch.result_digest));
+    }
+    let recorded = found.iter().map(|(close, summary, chain, digest)| Recorded {
+        close,
+        summary,
+        digest,
+        chain: chain.as_deref(),
+    });
+    Ok(view::show(context, id, &recorded.collect::<Vec<_>>()).await)
+}
+
+fn read_summary(epoch: &EpochEntry, number: u64) -> Result<EpochSummary, EpochError> {
+    serde_json::from_slice(&epoch.summary).map_err(|source| EpochError::Result { number, source })
 }
 
 /// Asks the ledger where the program stands.
@@ -248,13 +274,8 @@ async fn find(context: &Context, registry: &Registry, id: &str) -> Result<Cursor
         return Ok(Cursor { next: number, state, root: None, open: newest.close });
     }
     let state = compute::state_after(&context.ledger, id, number).await?;
-    let summary: EpochSummary =
-        serde_json::from_slice(&newest.summary).map_err(|source| EpochError::Result { number, source })?;
-    if let Some(close) = &newest.close {
-        // The view of the newest may be missing after a crash between record and view.
-        view::show(context, close, &summary, &newest.result_digest).await;
-    }
-    Ok(Cursor { next: number.saturating_add(1), state, root: summary.root, open: None })
+    let root = read_summary(&newest, number)?.root;
+    Ok(Cursor { next: number.saturating_add(1), state, root, open: None })
 }
 
 fn number_of(entry: &EpochEntry) -> u64 {

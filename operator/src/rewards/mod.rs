@@ -6,6 +6,7 @@
 pub mod blocked;
 pub mod compute;
 pub mod epochs;
+mod progress;
 pub mod removal;
 pub mod statistics;
 pub mod validate;

@@ -1,6 +1,6 @@
 //! RewardEpochs and the program's progress: views of the record, for kubectl. They may be deleted at any time and lose nothing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use depin_crds::{RewardEpoch, RewardEpochSpec, RewardProgram, Time};
 use depin_domain::{
@@ -8,6 +8,7 @@ use depin_domain::{
     time::{Timestamp, Window},
 };
 use depin_proto::v1::EpochClose;
+use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use super::blocked::Standing;
 use crate::{
     annotations::{MANAGED_BY, OPERATOR, PROGRAM},
-    conditions::Say,
+    conditions::{Say, holds},
     context::Context,
     controller::status_value,
     quantities::time,
@@ -26,34 +27,79 @@ use crate::{
 };
 
 /// Views of a program that are kept.
-const KEEP: usize = 100;
+pub(super) const KEEP: u32 = 100;
+/// Views that are made at once.
+const AT_ONCE: usize = 8;
 const MANAGER: &str = "depin-operator/epochs";
 
-/// Shows a recorded epoch; a failure is logged, since the record stands without the view.
-pub async fn show(context: &Context, close: &EpochClose, summary: &EpochSummary, digest: &[u8]) {
-    if let Err(error) = try_show(context, close, summary, digest).await {
-        tracing::warn!(program = summary.program, number = summary.number, %error, "the epoch is recorded but its view is not shown");
-    }
+/// What the ledger has of an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    /// When and where it was closed.
+    pub close: &'a EpochClose,
+    /// Its totals.
+    pub summary: &'a EpochSummary,
+    /// SHA-256 of its result.
+    pub digest: &'a [u8],
+    /// The settlement chain of the program that ruled it.
+    pub chain: Option<&'a str>,
 }
 
-async fn try_show(
-    context: &Context,
-    close: &EpochClose,
-    summary: &EpochSummary,
-    digest: &[u8],
-) -> Result<(), kube::Error> {
-    let Some((namespace, program)) = summary.program.split_once('/') else { return Ok(()) };
+/// Shows recorded epochs of program `id`; false if one could not be: the record stands without the view, which is made later.
+pub async fn show(context: &Context, id: &str, recorded: &[Recorded<'_>]) -> bool {
+    let shown = try_show(context, id, recorded).await;
+    if let Err(error) = &shown {
+        tracing::warn!(program = id, %error, "an epoch is recorded but its view is not shown; it is made later");
+    }
+    shown.is_ok()
+}
+
+async fn try_show(context: &Context, id: &str, recorded: &[Recorded<'_>]) -> Result<(), kube::Error> {
+    let Some((namespace, program)) = id.split_once('/') else { return Ok(()) };
     let api: Api<RewardEpoch> = Api::namespaced(context.client.clone(), namespace);
-    let Some(epoch) = object(program, summary) else { return Ok(()) };
+    let making: Vec<_> = recorded.iter().map(|recorded| make(context, &api, program, recorded)).collect();
+    futures::stream::iter(making).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    prune(&api, program).await
+}
+
+/// Which of the epochs `wanted` have no whole view, ascending.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn missing(
+    context: &Context,
+    id: &str,
+    wanted: std::ops::RangeInclusive<u64>,
+) -> Result<BTreeSet<u64>, kube::Error> {
+    let Some((namespace, program)) = id.split_once('/') else { return Ok(BTreeSet::new()) };
+    let api: Api<RewardEpoch> = Api::namespaced(context.client.clone(), namespace);
+    let views = list(&api, program).await?;
+    let shown =
+        views.iter().filter(|view| view.status.as_ref().is_some_and(|status| holds(&status.conditions, "Ready")));
+    let shown: BTreeSet<_> = shown.filter_map(|view| u64::try_from(view.spec.number).ok()).collect();
+    Ok(wanted.filter(|number| !shown.contains(number)).collect())
+}
+
+async fn list(api: &Api<RewardEpoch>, program: &str) -> Result<Vec<RewardEpoch>, kube::Error> {
+    let selector = ListParams::default().fields(&format!("spec.program={program}"));
+    Ok(api.list(&selector).await?.items)
+}
+
+async fn make(
+    context: &Context,
+    api: &Api<RewardEpoch>,
+    program: &str,
+    recorded: &Recorded<'_>,
+) -> Result<(), kube::Error> {
+    let Some(epoch) = object(program, recorded.summary) else { return Ok(()) };
     let name = epoch.name_any();
     let parameters = PatchParams::apply(MANAGER).force();
     let applied = api.patch(&name, &parameters, &Patch::Apply(&epoch)).await?;
-    let status = status(&applied, close, summary, digest, context.clock.now());
+    let status = status(&applied, recorded, context.clock.now());
     let patch = json!({
         "apiVersion": RewardEpoch::api_version(&()), "kind": RewardEpoch::kind(&()), "metadata": {"name": name}, "status": status
     });
-    api.patch_status(&name, &parameters, &Patch::Apply(patch)).await?;
-    prune(&api, program).await
+    api.patch_status(&name, &parameters, &Patch::Apply(patch)).await.map(drop)
 }
 
 /// The object of an epoch; none where its times cannot be written.
@@ -77,14 +123,15 @@ pub fn object(program: &str, summary: &EpochSummary) -> Option<RewardEpoch> {
 
 /// The status of an epoch's view.
 #[must_use]
-pub fn status(epoch: &RewardEpoch, close: &EpochClose, summary: &EpochSummary, digest: &[u8], now: Timestamp) -> Value {
+pub fn status(epoch: &RewardEpoch, recorded: &Recorded<'_>, now: Timestamp) -> Value {
+    let Recorded { close, summary, digest, chain } = *recorded;
     let existing = epoch.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let generation = epoch.metadata.generation;
     let conditions = [
         Say::new("Ready", true, "Computed", "recorded in the ledger"),
         Say::new("Closed", true, "Closed", format!("at position {} of the ledger", close.position)),
         Say::new("Computed", true, "Computed", ""),
-        Say::new("Published", false, "NoChain", "the root is computed; no settlement chain is set"),
+        published(chain),
     ]
     .map(|say| say.over(existing, generation, now));
     let paid = summary.payouts.iter().try_fold(Amount::ZERO, |sum, payout| sum.plus(payout.amount));
@@ -101,6 +148,19 @@ pub fn status(epoch: &RewardEpoch, close: &EpochClose, summary: &EpochSummary, d
         "resultDigest": hex::encode(digest),
     });
     status_value(generation, fields, &conditions)
+}
+
+/// Roots are computed here and settled nowhere yet.
+fn published(chain: Option<&str>) -> Say {
+    match chain {
+        None => Say::new("Published", false, "NoChain", "the root is computed; no settlement chain is set"),
+        Some(chain) => Say::new(
+            "Published",
+            false,
+            "NotPublished",
+            format!("the root is computed; nothing publishes it to settlement chain {chain} yet"),
+        ),
+    }
 }
 
 fn balance(summary: &EpochSummary) -> Option<Amount> {
@@ -166,8 +226,7 @@ fn progress(epoch: Option<i64>, root: Option<&str>, next_end: Option<Time>) -> V
 
 /// Deletes views beyond the newest [`KEEP`].
 async fn prune(api: &Api<RewardEpoch>, program: &str) -> Result<(), kube::Error> {
-    let selector = ListParams::default().fields(&format!("spec.program={program}"));
-    let views = api.list(&selector).await?.items;
+    let views = list(api, program).await?;
     for name in surplus(views.iter().map(|view| (view.spec.number, view.name_any())).collect()) {
         match api.delete(&name, &DeleteParams::default()).await {
             Ok(_) => {}
@@ -181,7 +240,7 @@ async fn prune(api: &Api<RewardEpoch>, program: &str) -> Result<(), kube::Error>
 /// Names of the views that are too old to be kept.
 fn surplus(mut views: Vec<(i64, String)>) -> Vec<String> {
     views.sort_unstable_by(|a, b| b.cmp(a));
-    views.into_iter().skip(KEEP).map(|(_, name)| name).collect()
+    views.into_iter().skip(KEEP as usize).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
@@ -192,5 +251,19 @@ mod tests {
     fn the_newest_hundred_are_kept() {
         let views: Vec<_> = (0..103).map(|number| (number, format!("p-{number}"))).collect();
         assert_eq!(surplus(views), ["p-2", "p-1", "p-0"]);
+    }
+
+    #[test]
+    fn a_root_that_is_not_published_says_why() {
+        let said = |chain| {
+            let conditions = published(chain).over(&[], Some(1), Timestamp(1_000)).into_iter();
+            conditions.map(|condition| (condition.status, condition.reason, condition.message)).next()
+        };
+        let none = said(None);
+        assert!(none.is_some_and(|(status, reason, _)| status == "False" && reason == "NoChain"));
+        let base = said(Some("base"));
+        assert!(base.is_some_and(|(status, reason, message)| {
+            status == "False" && reason == "NotPublished" && message.contains("settlement chain base")
+        }));
     }
 }

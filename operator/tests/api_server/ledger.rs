@@ -38,6 +38,7 @@ struct State {
     presence: PresencePage,
     presence_reads: u64,
     refuse_records: u32,
+    away: bool,
 }
 
 #[derive(Clone, Default)]
@@ -84,6 +85,17 @@ impl FakeLedger {
         self.state().registry.clone()
     }
 
+    /// Names of the registry's changes after `version`.
+    pub(crate) fn changes_after(&self, version: u64) -> Vec<String> {
+        let state = self.state();
+        let records = state.records.iter().filter(|record| record.version > version);
+        let name = |record: &RegistryRecord| {
+            let change: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&record.change).unwrap();
+            change.keys().next().unwrap().clone()
+        };
+        records.map(name).collect()
+    }
+
     /// How many writes there were.
     pub(crate) fn writes(&self) -> u64 {
         self.state().writes
@@ -123,6 +135,11 @@ impl FakeLedger {
         self.state().refuse_records = count;
     }
 
+    /// Whether it answers that it is not there.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.state().away = away;
+    }
+
     pub(crate) fn set_presence(&self, presence: PresencePage) {
         self.state().presence = presence;
     }
@@ -145,6 +162,10 @@ impl FakeLedger {
 }
 
 impl State {
+    fn check_there(&self) -> Result<(), Status> {
+        if self.away { Err(Status::unavailable("away for a test")) } else { Ok(()) }
+    }
+
     fn check_writer(&self, token: Option<WriterToken>) -> Result<(), Status> {
         match token {
             Some(token) if token.token == self.writer => Ok(()),
@@ -163,6 +184,7 @@ fn list<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
 impl Ledger for FakeLedger {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<LedgerInfo>, Status> {
         let state = self.state();
+        state.check_there()?;
         let info = LedgerInfo {
             incarnation: 1,
             registry_version: state.registry.version(),
@@ -184,6 +206,7 @@ impl Ledger for FakeLedger {
     ) -> Result<Response<WriteRegistryResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state();
+        state.check_there()?;
         state.check_writer(request.writer)?;
         if request.expected_version != state.registry.version() {
             return Err(Status::aborted("the registry has gone on"));

@@ -25,6 +25,31 @@ async fn holder(leases: &Api<Lease>) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_ready_only_while_its_ledger_answers_and_takes_what_it_writes() {
+    let world = World::new().await;
+    let operator = world.start("one");
+    let readiness = |expected: &'static str| {
+        let operator = &operator;
+        async move {
+            eventually(&format!("readiness {expected}"), || async {
+                operator.ask("/readyz").await.filter(|answer| answer.contains(expected))
+            })
+            .await
+        }
+    };
+    readiness("HTTP/1.1 200").await;
+    world.ledger.set_away(true);
+    world.apply(MODEL).unwrap();
+    let told = readiness("\"ledger\":\"The service is currently unavailable: away for a test").await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("--ledger"), "{told}");
+    readiness("\"registry\":\"the ledger answers").await;
+    world.ledger.set_away(false);
+    let told = readiness("HTTP/1.1 200").await;
+    assert!(told.contains("\"ledger\":\"ok\"") && told.contains("\"registry\":\"ok\""), "{told}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_and_a_lost_lease_leave_no_epoch_twice() {
     let world = World::new().await;
     let specs =

@@ -1,6 +1,12 @@
 //! A control plane with the definitions and the operator's permissions, the ledger in memory, and operators that run against both.
 
-use std::{future::Future, path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Mutex,
+    time::Duration,
+};
 
 use clap::Parser as _;
 use depin_domain::registry::Registry;
@@ -14,7 +20,10 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::oneshot,
+};
 
 use crate::ledger::FakeLedger;
 
@@ -35,6 +44,8 @@ pub(crate) struct World {
 pub(crate) struct Running {
     pub(crate) stop: oneshot::Sender<()>,
     pub(crate) task: tokio::task::JoinHandle<Result<(), run::OperatorError>>,
+    /// Where it tells metrics and health.
+    pub(crate) admin: SocketAddr,
 }
 
 impl World {
@@ -79,6 +90,8 @@ impl World {
     pub(crate) fn start_at(&self, identity: &str, clock: Clock) -> Running {
         let channel =
             tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
+        // Free a moment ago; the operator ends if somebody was faster.
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let options = Options::parse_from([
             "depin-operator",
             "--ledger",
@@ -88,11 +101,13 @@ impl World {
             "--leader-elect",
             "--agent-silence",
             "1",
+            "--admin-listen",
+            &admin.to_string(),
         ]);
         let (stop, stopped) = oneshot::channel();
         let stopped = async move { drop(stopped.await) };
         let operator = run::run_with(self.operator.clone(), clock, options, Some(channel), stopped);
-        Running { stop, task: tokio::spawn(operator) }
+        Running { stop, task: tokio::spawn(operator), admin }
     }
 
     /// Applies YAML as a user does; what the API server says if it refuses.
@@ -114,6 +129,23 @@ impl World {
 }
 
 impl Running {
+    /// What the admin server answers, head and body; none while it does not.
+    pub(crate) async fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = tokio::net::TcpStream::connect(self.admin).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    /// The value of a metric, named with its labels; none while it has none.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let text = self.ask("/metrics").await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned))?;
+        line.parse().ok()
+    }
+
     /// Ends it as a power cut does: nothing is given back, nothing is said.
     pub(crate) async fn kill(self) {
         self.task.abort();
