@@ -102,7 +102,7 @@ def admit(spec, wanting):
 
 
 def claims(spec, standing, late):
-    """(room, claims) or a reason, by device id, for devices that reach a weight after the close."""
+    """(room, claims) or a reason, by device id, for devices that were not admitted and whose weight rose after the close."""
     answer = {device["id"]: (1, 1) for device, _ in late}
     for kind, rule in map(limit_kind, spec.get("limits", [])):
         order = sorted((pair for pair in late if isinstance(answer[pair[0]["id"]], tuple)), key=lambda pair: rank(rule.get("by"), *pair))
@@ -198,12 +198,14 @@ def settle_late(flow, closing, opened, matured):
     weighed = {device["id"]: weigh(spec, tree, device)[:2] for device in devices}
     admitted = {id for id, line in lines.items() if line["admitted"]}
     standing = [device for device in devices if device["id"] in admitted]
-    late = [(device, weighed[device["id"]][0]) for device in devices if device["id"] not in admitted and weighed[device["id"]][1] > 0]
+    before = {id: line["rawWeight"] for id, line in lines.items()}
+    risen = [device for device in devices if weighed[device["id"]][1] > before.get(device["id"], 0)]
+    late = [(device, weighed[device["id"]][0]) for device in risen if device["id"] not in admitted]
     parts = claims(spec, standing, late)
     pool, bucket, weight_sum = int(opened["pool"]), int(opened["bucket"]), int(opened["weightSum"])
     weights = {}
     for device in devices:
-        raw, part = weighed[device["id"]][1], parts.get(device["id"], (1, 1))
+        raw, part = weighed[device["id"]][1], parts.get(device["id"], (1 if device["id"] in admitted else 0, 1))
         weights[device["id"]] = raw * part[0] // part[1] if isinstance(part, tuple) else 0
     dues, corrections = {}, {}
     for id, weight in weights.items():

@@ -44,7 +44,7 @@ pub(super) fn settle(flow: &mut Flow, open: &OpenEpoch, matured: &ResolvedMature
     Ok(Settlement { summary, lines: lines.map(|member| (member.resolved.device.id, member.late)).collect() })
 }
 
-/// w′: who was admitted counts fully; who was not has a part of the room that was left.
+/// w′: who was admitted counts fully; who was not and has risen has a part of the room that was left; else nothing.
 fn member<'a>(program: &Program, number: u64, resolved: &'a ResolvedLate) -> Member<'a> {
     let ResolvedLate { device, room, claims, .. } = resolved;
     let (raw_weight, _) = weigh(program, device);

@@ -1,8 +1,8 @@
 //! Who counts where places are scarce.
 //!
-//! At the close devices are ranked and admitted or not; that is frozen. Late readings cannot push anyone out: a device that
-//! reaches a weight only afterwards gets a part of the room that its cell had left, shared evenly among all such
-//! claims, or nothing where there is none.
+//! At the close devices are ranked and admitted or not; that is frozen. Late readings cannot push anyone out: a device that was not
+//! admitted and whose weight they raise gets a part of the room that its cell had left, shared evenly among all such
+//! claims, or nothing where there is none. Without late readings a refusal stands, also where a later limit left room.
 
 mod distance;
 

@@ -65,7 +65,8 @@ pub struct ResolvedMatured {
 /// A device in an epoch that matures, beside what was frozen at its close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedLate {
-    /// The device with what came late; `refused` is about its claim to room that was left.
+    /// The device with what came late; `refused` is about its claim to room that was left. It has one only if its weight
+    /// rose since the close: a refusal stands however much room there is.
     pub device: ResolvedDevice,
     /// It counted at the close.
     pub admitted: bool,
@@ -129,13 +130,16 @@ fn resolve_matured(matured: &MaturedInput) -> Result<ResolvedMatured, EpochError
                 admitted: line.is_some_and(|line| line.admitted),
                 weight: line.map_or(0, |line| line.weight),
                 share: line.map_or(Amount::ZERO, |line| line.share),
-                room: 1,
+                // What the close refused stays refused, unless something came late that makes it a claim.
+                room: u64::from(line.is_some_and(|line| line.admitted)),
                 claims: 1,
             }
         })
         .collect();
-    let claiming = |at: &usize| !devices[*at].admitted && weigh(&program, &devices[*at].device).0 > 0;
-    let claimants: Vec<usize> = (0..devices.len()).filter(claiming).collect();
+    // Who has no line had no weight.
+    let frozen = |device: &DeviceId| lines.get(device).map_or(0, |line| line.raw_weight);
+    let claiming = |late: &ResolvedLate| !late.admitted && weigh(&program, &late.device).0 > frozen(&late.device.id);
+    let claimants: Vec<usize> = (0..devices.len()).filter(|at| claiming(&devices[*at])).collect();
     let claims = {
         let candidate = |at: usize| Candidate { device: sorted[at], features: &devices[at].device.features };
         let standing: Vec<_> = (0..devices.len()).filter(|at| devices[*at].admitted).map(candidate).collect();

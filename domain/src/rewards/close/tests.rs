@@ -165,6 +165,48 @@ fn a_late_claim_against_a_full_cell_gets_nothing() {
 }
 
 #[test]
+fn a_refusal_stands_without_late_readings_even_where_room_is_left() {
+    let placed = |number, energy, cell, east| DeviceInput {
+        place: Some(crate::rewards::Place { cell, unit: [1 << 30, east, 0] }),
+        ..producer(number, energy)
+    };
+    // 2 takes the cell's one place from 3 and is then too close to 1: the cell has room that nobody was admitted to.
+    let devices = |third| vec![placed(1, 8, 7, 0), placed(2, 8, 9, 100), placed(3, third, 9, 1_000_000)];
+    let limited = |mut input: EpochInput| {
+        input.spec.limits = vec![
+            Limit::HexCapacity { resolution: 8, capacity: 1, by: None },
+            Limit::MinimumDistance { metres: 100, by: None },
+        ];
+        input
+    };
+    let first = limited(epoch(0, devices(4), ProgramState::default()));
+    let spec = first.spec.clone();
+    let first = close_epoch(&first).unwrap();
+    let reasons: Vec<_> = first.lines.iter().map(|line| line.reasons.first().map_or("", |zero| zero.label())).collect();
+    assert_eq!(reasons, ["", "TooClose", "CellFull"]);
+    let second = close_epoch(&limited(epoch(1, vec![], first.state.clone()))).unwrap();
+    let settled = |third| {
+        let mut input = limited(epoch(2, vec![], second.state.clone()));
+        let (spec, lines) = (spec.clone(), first.lines.clone());
+        input.matured = vec![MaturedInput { number: 0, spec, devices: devices(third), lines }];
+        close_epoch(&input).unwrap()
+    };
+    for nothing_more in [4, 3] {
+        let third = settled(nothing_more);
+        assert_eq!(third.summary.matured[0].dues, Amount(0), "{nothing_more}");
+        assert!(third.lines.is_empty(), "{:?}", third.lines);
+        assert_eq!(
+            third.payouts,
+            [Payout { account: account(1), amount: Amount(0), cumulative: Amount(900), debt: Amount(0) }]
+        );
+    }
+    // What came late for 3 makes it a claim: 900 × 5 / 8, scaled to the bucket.
+    let third = settled(5);
+    assert_eq!((third.summary.matured[0].dues, third.summary.matured[0].paid), (Amount(562), Amount(100)));
+    assert_eq!((third.lines[0].late[0].room, third.lines[0].late[0].claims), (1, 1));
+}
+
+#[test]
 fn an_amount_waits_for_an_owner_and_expires() {
     let orphan = |energy| DeviceInput { shares: vec![], ..producer(1, energy) };
     let first = close_epoch(&epoch(0, vec![orphan(1)], ProgramState::default())).unwrap();
