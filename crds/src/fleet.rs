@@ -44,7 +44,7 @@ pub struct EdgeFleetSpec {
     #[serde(default = "hour")]
     #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,6}(ms|s|m|h)){1,4}$"))]
     pub grain: String,
-    /// Where its devices may stand; absent: anywhere.
+    /// Where its devices may stand; absent: anywhere. A device without a location is not let into a fleet that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geofence: Option<Geofence>,
     /// Who is paid for devices that name nobody: one account.

@@ -55,7 +55,7 @@ pub struct EdgeDeviceModelSpec {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["reason".to_owned()]))]
     pub checks: Vec<Check>,
-    /// The weakest attestation that is accepted.
+    /// The weakest attestation that is accepted: only `Agent` for now, since depin-agent does not relay yet what devices sign themselves.
     #[serde(default)]
     pub minimum_attestation: Attestation,
     /// What a device of this model can do, for placement.
@@ -63,7 +63,8 @@ pub struct EdgeDeviceModelSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Set)]
     pub capabilities: Vec<String>,
-    /// From when on this version of the model holds; absent: as soon as it is registered.
+    /// From when on this version of the model holds; absent or past: as soon as it is registered. The first version of a name holds at all
+    /// times before, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Time>,
 }

@@ -113,6 +113,49 @@ fn a_registered_model_keeps_its_time_and_a_changed_one_gets_a_new_one() {
 }
 
 #[test]
+fn a_changed_model_never_holds_in_the_past_and_a_first_one_may() {
+    let at = |seconds: i64| NOW.plus(seconds * 1000);
+    let mut registry = Registry::default();
+    let mut model: EdgeDeviceModel = objects(&text("energy", "models.yaml")).remove(0);
+    let mut apply = |model: &EdgeDeviceModel, now: Timestamp| {
+        let entry = models::validate::entry(model, &registry, now).unwrap();
+        let change = Change::Model(entry.clone());
+        let (new, version) = (registry.would_change(&change), registry.version() + 1);
+        registry.check(&change).unwrap();
+        registry.apply(Record { version, at: now, change }).unwrap();
+        (entry.effective_from, new)
+    };
+    model.spec.effective_from = quantities::time(at(-500));
+    assert_eq!(apply(&model, at(0)), (at(-500), true), "nothing ever decoded by another");
+    assert_eq!(apply(&model, at(10)), (at(-500), false));
+    model.spec.cadence = "500ms".into();
+    assert_eq!(apply(&model, at(20)), (at(20), true), "a time that has passed means now");
+    assert_eq!(apply(&model, at(30)), (at(20), false), "and is asked for once");
+    model.spec.cadence = "1s".into();
+    model.spec.effective_from = quantities::time(at(100));
+    assert_eq!(apply(&model, at(40)), (at(100), true));
+    assert_eq!(apply(&model, at(50)), (at(100), false));
+    model.spec.effective_from = quantities::time(at(55));
+    assert_eq!(apply(&model, at(60)), (at(60), true), "what is still to come may come earlier");
+    assert_eq!(apply(&model, at(70)), (at(60), false));
+}
+
+#[test]
+fn a_model_that_no_agent_can_satisfy_is_refused_with_the_remedy() {
+    for attestation in ["Device", "Hardware"] {
+        let text = text("energy", "models.yaml").replacen(
+            "spec:\n",
+            &format!("spec:\n  minimumAttestation: {attestation}\n"),
+            1,
+        );
+        let model: EdgeDeviceModel = objects(&text).remove(0);
+        let error = models::validate::entry(&model, &Registry::default(), NOW).unwrap_err();
+        assert_eq!((error.field.as_str(), error.remedy.as_str()), ("spec.minimumAttestation", "set it to Agent"));
+        assert!(error.reason.contains(attestation) && error.reason.contains("AttestationTooLow"), "{error}");
+    }
+}
+
+#[test]
 fn a_bad_model_is_told_by_field_and_remedy() {
     let good = text("energy", "models.yaml");
     let check = |from: &str, to: &str, field: &str| {
@@ -184,6 +227,11 @@ fn a_place_becomes_integers_once_and_must_lie_in_the_geofence() {
     assert!((length - (1 << 60)).abs() < 1 << 32, "{length}");
     fleet.spec.geofence = Some(depin_crds::Geofence { cells: vec![place.cells[5].clone()] });
     assert!(devices::validate::entry(&device, Some(&fleet)).is_ok());
+    let mut nowhere = device.clone();
+    nowhere.spec.location = None;
+    let error = devices::validate::entry(&nowhere, Some(&fleet)).unwrap_err();
+    assert!(matches!(&error, NotReady::Invalid(invalid) if invalid.field == "spec.location"), "{error}");
+    assert!(error.to_string().contains("missing, and fleet stations has a geofence; give"), "{error}");
     let mut elsewhere = device;
     elsewhere.spec.location.as_mut().unwrap().latitude = "-33.9".into();
     let error = devices::validate::entry(&elsewhere, Some(&fleet)).unwrap_err();

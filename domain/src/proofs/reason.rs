@@ -114,7 +114,7 @@ reasons! {
     302 NotYours Judged "The device was assigned to another agent or key at the reading's time." "Correct EdgeDevice.spec.agent or publicKey.";
     303 UnknownModel Judged "No model has this digest." "Re-apply the model that the agent used.";
     304 ModelNotInForce Judged "The model was not in force at the reading's time, nor the last that the agent had confirmed." "None needed; the agent follows the registry.";
-    305 AttestationTooLow Judged "The model asks for a stronger attestation." "Give the device a key of its own.";
+    305 AttestationTooLow Judged "The model asks for a stronger attestation." "Set the model's minimumAttestation to Agent: depin-agent does not relay yet what devices sign themselves.";
     306 UnknownMetric Judged "The model has no such metric." "Correct the model or the agent's version.";
     307 OutOfRange Judged "The value is beyond the metric's min or max." "Mend the device, or widen the model's range.";
     308 RateExceeded Judged "The value changed faster than the metric's maxRate." "Mend the device, or raise maxRate.";

@@ -1,7 +1,7 @@
 //! The registry: an append-only list of changes, and what it says of any moment.
 //!
 //! The operator writes what the custom resources say; gateways, agents and epochs read it. A change takes effect at the time of
-//! its record, except that a device's first assignment begins at its first sighting. The fold accepts every record that was
+//! its record, or later where it says so; only a device's first assignment begins at its first sighting, and a name's first model always did. The fold accepts every record that was
 //! ever appended; what may be appended is decided beforehand by [`Registry::check`]. A clone is a snapshot: it
 //! shares everything with its origin and costs microseconds whatever the number of devices.
 
@@ -261,10 +261,10 @@ impl Registry {
     #[must_use]
     pub fn would_change(&self, change: &Change) -> bool {
         match change {
-            Change::Model(entry) => self.chains.get(&entry.model.name).is_none_or(|chain| {
-                let newest = chain.newest();
-                chain.retired || newest.is_none_or(|newest| **newest != *entry)
-            }),
+            Change::Model(entry) => self
+                .chains
+                .get(&entry.model.name)
+                .is_none_or(|chain| chain.retired || chain.newest().is_none_or(|newest| !self.repeats(newest, entry))),
             Change::ModelRetired { name } => self.chains.get(name).is_some_and(|chain| !chain.retired),
             Change::Fleet(entry) => {
                 self.fleets.get(&entry.id).and_then(Fleet::current).is_none_or(|now| **now != *entry)
@@ -289,15 +289,16 @@ impl Registry {
         }
     }
 
+    /// Whether `entry` says what `newest` says already. A model that is in force cannot begin at another time that has passed.
+    fn repeats(&self, newest: &ModelEntry, entry: &ModelEntry) -> bool {
+        let begun = newest.effective_from <= self.at && entry.effective_from <= self.at;
+        let same = newest.digest == entry.digest && newest.model == entry.model;
+        same && (begun || newest.effective_from == entry.effective_from)
+    }
+
     fn fold(&mut self, version: u64, at: Timestamp, change: Change) {
         match change {
-            Change::Model(entry) => {
-                let entry = Arc::new(entry);
-                self.models.insert(entry.digest, Arc::clone(&entry));
-                let chain = Arc::make_mut(&mut self.chains).entry(entry.model.name.clone()).or_default();
-                chain.retired = false;
-                chain.entries.push(entry);
-            }
+            Change::Model(entry) => self.fold_model(at, entry),
             Change::ModelRetired { name } => {
                 Arc::make_mut(&mut self.chains).entry(name).or_default().retired = true;
             }
@@ -333,6 +334,18 @@ impl Registry {
                 self.invitations.remove(&token);
             }
         }
+    }
+
+    fn fold_model(&mut self, at: Timestamp, mut entry: ModelEntry) {
+        let chain = Arc::make_mut(&mut self.chains).entry(entry.model.name.clone()).or_default();
+        if !chain.entries.is_empty() {
+            // What was judged and counted by its predecessors stays as it was, whatever time the record names.
+            entry.effective_from = entry.effective_from.max(at);
+        }
+        let entry = Arc::new(entry);
+        chain.retired = false;
+        chain.entries.push(Arc::clone(&entry));
+        self.models.insert(entry.digest, entry);
     }
 
     fn fold_agent(&mut self, entry: AgentEntry) {

@@ -77,7 +77,8 @@ pub struct ModelEntry {
     pub digest: Digest,
     /// The model.
     pub model: Model,
-    /// From when on readings of its fleets are decoded and judged by it.
+    /// From when on readings of its fleets are decoded and judged by it. Not before its record, except of a name's first model: what was
+    /// judged and counted stays.
     pub effective_from: Timestamp,
 }
 

@@ -180,6 +180,23 @@ fn the_newest_record_whose_time_has_come_is_the_model_in_force() {
 }
 
 #[test]
+fn a_model_that_follows_another_holds_from_its_record_on_at_the_earliest() {
+    let mut registry = network(vec![gauge("power")]);
+    let second = model_entry(model(vec![gauge("current"), gauge("power")]), 3);
+    append(&mut registry, 1_000, Change::Model(second.clone()));
+    let chain = registry.model_chain("meter").unwrap();
+    assert_eq!(chain.at(Timestamp(999)), chain.entries().first());
+    assert_eq!(chain.at(Timestamp(1_000)).unwrap().digest, second.digest);
+    assert_eq!(registry.model(&second.digest).unwrap().effective_from, Timestamp(1_000));
+    for passed in [3, 7, 1_000] {
+        let again = ModelEntry { effective_from: Timestamp(passed), ..second.clone() };
+        assert!(!registry.would_change(&Change::Model(again)), "{passed}: it holds, and cannot begin anew");
+    }
+    let later = ModelEntry { effective_from: Timestamp(5_000), ..second };
+    assert!(registry.would_change(&Change::Model(later)));
+}
+
+#[test]
 fn a_program_changes_at_the_boundary_that_its_record_names() {
     let mut registry = Registry::default();
     let program = |spec: &str, from_epoch| {

@@ -1,9 +1,9 @@
 //! EdgeDevice → registry entry. Pure.
 
-use depin_crds::{EdgeDevice, EdgeFleet, Share};
+use depin_crds::{EdgeDevice, EdgeFleet, Geofence, Share};
 use depin_domain::{
     ids::{AgentId, DeviceId},
-    registry::{DeviceEntry, OwnerShare},
+    registry::{DeviceEntry, Location, OwnerShare},
     time::Timestamp,
 };
 use kube::ResourceExt;
@@ -28,11 +28,8 @@ pub fn entry(device: &EdgeDevice, fleet: Option<&EdgeFleet>) -> Result<DeviceEnt
         target: format!("EdgeFleet {}", spec.fleet),
     })?;
     let location = spec.location.as_ref().map(place::location).transpose()?;
-    if let (Some(geofence), Some(location)) = (&fleet.spec.geofence, &location)
-        && !place::inside(geofence, location)
-    {
-        let reason = format!("outside the geofence of fleet {}", spec.fleet);
-        return Err(Invalid::new("spec.location", reason, "correct the location, or widen the fleet's geofence").into());
+    if let Some(geofence) = &fleet.spec.geofence {
+        fenced(geofence, location.as_ref(), &spec.fleet)?;
     }
     let own = shares(spec.owner.as_deref(), spec.shares.as_deref())?;
     let shares = if own.is_empty() { shares(fleet.spec.owner.as_deref(), fleet.spec.shares.as_deref())? } else { own };
@@ -50,6 +47,21 @@ pub fn entry(device: &EdgeDevice, fleet: Option<&EdgeFleet>) -> Result<DeviceEnt
         namespace,
         name,
     })
+}
+
+/// Whether the device stands where its fleet lets it. Where nobody says that it stands is not inside.
+fn fenced(geofence: &Geofence, location: Option<&Location>, fleet: &str) -> Result<(), Invalid> {
+    let (reason, remedy) = match location {
+        Some(location) if place::inside(geofence, location) => return Ok(()),
+        Some(_) => {
+            (format!("outside the geofence of fleet {fleet}"), "correct the location, or widen the fleet's geofence")
+        }
+        None => (
+            format!("missing, and fleet {fleet} has a geofence"),
+            "give the device's latitude and longitude, or take the geofence off the fleet",
+        ),
+    };
+    Err(Invalid::new("spec.location", reason, remedy))
 }
 
 /// From when on a device counts.

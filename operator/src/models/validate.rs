@@ -17,20 +17,40 @@ use crate::{
 
 /// The registry's entry for `resource`.
 ///
-/// Without `effectiveFrom` a new version holds from `now` on; one that is registered already keeps its time.
+/// Without `effectiveFrom`, or with one that has passed, a new version holds from `now` on: what earlier readings were judged and counted by stays.
+/// Only the first version of a name holds at all times before. One that is registered already keeps its time unless another one is still to come.
 pub fn entry(resource: &EdgeDeviceModel, registry: &Registry, now: Timestamp) -> Result<ModelEntry, Invalid> {
     let name = resource.metadata.name.clone().unwrap_or_default();
     let model = model(&name, &resource.spec)?;
+    check_attestation(model.minimum_attestation)?;
     let digest =
         model.digest().map_err(|error| Invalid::new("spec", error.to_string(), "use integers for all limits"))?;
-    let registered =
-        registry.model_chain(&name).and_then(|chain| chain.newest()).filter(|newest| newest.digest == digest);
-    let effective_from = match (&resource.spec.effective_from, registered) {
-        (Some(time), _) => timestamp(time),
-        (None, Some(newest)) => newest.effective_from,
-        (None, None) => now,
-    };
+    let asked = resource.spec.effective_from.as_ref().map(timestamp);
+    let newest = registry.model_chain(&name).and_then(|chain| chain.newest());
+    let effective_from = begin(asked, newest.map(|newest| (newest.digest == digest, newest.effective_from)), now);
     Ok(ModelEntry { digest, model, effective_from })
+}
+
+/// From when on a version holds whose author asked for `asked`. `newest`: whether the newest registered version of the name is the same, and
+/// from when on that one holds.
+fn begin(asked: Option<Timestamp>, newest: Option<(bool, Timestamp)>, now: Timestamp) -> Timestamp {
+    match (newest, asked) {
+        (None, asked) => asked.unwrap_or(now),
+        (Some((true, since)), None) => since,
+        (Some((true, since)), Some(asked)) if since <= now && asked <= now => since,
+        (Some(_), asked) => asked.map_or(now, |asked| asked.max(now)),
+    }
+}
+
+/// Nothing relays yet what devices sign themselves, so a model that asks for it would have every reading rejected.
+fn check_attestation(minimum: Attestation) -> Result<(), Invalid> {
+    if minimum == Attestation::Agent {
+        return Ok(());
+    }
+    let reason = format!(
+        "{minimum:?} cannot be reached: depin-agent does not relay yet what devices sign themselves, so every reading would be rejected as AttestationTooLow"
+    );
+    Err(Invalid::new("spec.minimumAttestation", reason, "set it to Agent"))
 }
 
 /// The domain's model of a spec.

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::{
-    fixtures::{HOUR, MINUTE, append, counter, device, gauge, network},
+    fixtures::{HOUR, MINUTE, append, counter, device, gauge, model_entry, network},
     proofs::Reading,
     registry::{Change, OwnerShare},
     rewards::{
-        ProgramSpec, fixtures,
+        Amount, EpochInput, MaturedInput, ProgramSpec, ProgramState, close_epoch, fixtures,
         spec::{Aggregate, EpochGrid, Feature},
     },
     statistics::{DeviceStatistics, Entry},
@@ -48,6 +48,54 @@ fn facts_are_those_of_the_start_or_of_the_approval() {
     assert_eq!(second.len(), 2);
     let late = second.iter().find(|input| input.id == DeviceId::of("energy", "meter-2")).unwrap();
     assert_eq!((late.since, late.shares.len()), (Timestamp(3 * HOUR), 0));
+}
+
+#[test]
+fn a_cadence_that_changes_between_close_and_maturity_changes_no_dues() {
+    let mut registry = network(vec![counter("energy"), gauge("power")]);
+    append(&mut registry, 0, Change::Device(device(1, 1)));
+    let id = DeviceId::of("energy", "meter-1");
+    let mut statistics = DeviceStatistics::default();
+    for minute in 0..60 {
+        enter(&mut statistics, 0, "power", MetricKind::Gauge, minute * MINUTE, 5);
+    }
+    let rows: Vec<_> = statistics.within(Window { start: Timestamp(0), end: Timestamp(2 * HOUR) }).collect();
+    let spec = ProgramSpec { weight: "uptime".into(), gates: vec![], ..spec() };
+    let gather = |registry: &Registry, number| {
+        assemble(registry, &spec, number, rows.iter().map(|(_, metric, grain)| (&id, *metric, *grain))).unwrap()
+    };
+    let devices = gather(&registry, 0);
+    let input = |number, devices, matured, state| EpochInput {
+        program: "energy/watt".into(),
+        number,
+        spec: spec.clone(),
+        devices,
+        matured,
+        state,
+    };
+    let first = close_epoch(&input(0, devices.clone(), vec![], ProgramState::default())).unwrap();
+    assert_eq!((first.lines[0].weight, first.summary.bucket.is_zero()), (5_000, false));
+
+    // Twice as many slots, said to have been so from the beginning.
+    let mut faster = registry.model_chain("meter").unwrap().newest().unwrap().model.clone();
+    faster.cadence_ms = MINUTE / 2;
+    append(&mut registry, 3 * HOUR, Change::Model(model_entry(faster, 0)));
+    assert_eq!(gather(&registry, 0), devices, "its epoch was over");
+    assert_eq!(gather(&registry, 2)[0].slots, 2 * devices[0].slots, "and the next ones are counted by it");
+    let (mut state, mut number) = (first.state.clone(), 1);
+    let matured = loop {
+        let due = state.maturing(spec.epoch.window(number).unwrap().end).any(|open| open.number == 0);
+        let matured =
+            MaturedInput { number: 0, spec: spec.clone(), devices: gather(&registry, 0), lines: first.lines.clone() };
+        let mut epoch = input(number, vec![], if due { vec![matured] } else { vec![] }, state);
+        epoch.spec.suspend = true;
+        let result = close_epoch(&epoch).unwrap();
+        if due {
+            break result.summary.matured;
+        }
+        (state, number) = (result.state, number + 1);
+    };
+    assert_eq!((matured[0].dues, matured[0].corrections), (Amount::ZERO, Amount::ZERO));
 }
 
 #[test]
