@@ -103,7 +103,6 @@ pub(crate) fn spec(genesis: Timestamp, length_ms: i64) -> ProgramSpec {
         gates: vec![Gate { reason: "Silent".into(), feature: "uptime".into(), minimum: Some(1), maximum: None }],
         limits: vec![],
         weight: "min(mean, 4000) * 1000 * uptime / 10000".into(),
-        stake: None,
         late: Late::default(),
         hold_epochs: 30,
         suspend: false,

@@ -3,9 +3,9 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, PublicKey, Time};
+use crate::{Condition, Time};
 
-/// An invitation for one agent, or the plea of an agent or device that nobody let in yet.
+/// An invitation for one agent, or the plea of a device that nobody let in yet.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "depin.dev",
@@ -69,7 +69,7 @@ pub struct Token {
 pub struct Request {
     /// What asks.
     pub kind: RequestKind,
-    /// The agent that asks, or that saw the device.
+    /// The agent that saw the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub agent: Option<String>,
@@ -85,9 +85,6 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub topic: Option<String>,
-    /// The key that asks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<PublicKey>,
     /// When it was first seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Time>,
@@ -96,8 +93,6 @@ pub struct Request {
 /// What asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum RequestKind {
-    /// An agent.
-    Agent,
     /// A device behind an agent.
     Device,
 }

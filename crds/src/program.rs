@@ -80,9 +80,6 @@ pub struct RewardProgramSpec {
     /// CEL over the features, integers only: the device's weight in micro-units, 0 to 10^12.
     #[schemars(length(min = 1, max = 2048))]
     pub weight: String,
-    /// What a device's owner must have staked; kept, not yet enforced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stake: Option<Stake>,
     /// What is kept for readings that come after the close.
     #[serde(default)]
     pub late: Late,
@@ -127,7 +124,8 @@ pub struct EpochGrid {
     /// A multiple of each fleet's grain.
     #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,6}(ms|s|m|h)){1,4}$"))]
     pub length: String,
-    /// Start of epoch 0; a multiple of each fleet's grain since 1970. May lie in the past: the first epoch paid is the one after the program's creation.
+    /// Start of epoch 0; a multiple of each fleet's grain since 1970. May lie in the past: the first epoch paid is the one that holds the
+    /// program's creation.
     pub genesis: Time,
 }
 
@@ -329,15 +327,6 @@ pub struct MinimumDistance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub by: Option<String>,
-}
-
-/// What an owner must have staked for a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stake {
-    /// In the token's smallest unit, decimal text.
-    #[schemars(length(max = 31), regex(pattern = r"^[0-9]{1,31}$"))]
-    pub minimum: String,
 }
 
 /// What is kept back for readings that are accepted after the close.

@@ -1,7 +1,7 @@
 //! `approve` and `deny`: a person's answer to what asks. Approval is the object itself: existence is approval.
 
 use depin_crds::{
-    EdgeAgent, EdgeAgentSpec, EdgeDevice, EdgeEnrollment,
+    EdgeDevice, EdgeEnrollment,
     enrollment::{Request, RequestKind},
 };
 use kube::{
@@ -36,10 +36,6 @@ pub(super) async fn approve(cluster: &Cluster, name: &str, choice: &Choice<'_>) 
         RequestKind::Device => {
             let device = device(request, choice)?;
             format!("edgedevice/{}", cluster.own().create(&parameters, &device).await?.name_any())
-        }
-        RequestKind::Agent => {
-            let agent = agent(request, choice)?;
-            format!("edgeagent/{}", cluster.own().create(&parameters, &agent).await?.name_any())
         }
     };
     let value = json!({"namespace": cluster.namespace, "enrollment": name, "created": made});
@@ -82,9 +78,6 @@ fn device(request: &Request, choice: &Choice<'_>) -> Result<EdgeDevice, Fault> {
     if let Some(owner) = choice.owner {
         spec["owner"] = owner.into();
     }
-    if let Some(key) = &request.public_key {
-        spec["publicKey"] = json!(key);
-    }
     let spec = serde_json::from_value(spec)
         .map_err(|error| Fault::failed(error.to_string(), "create the EdgeDevice by hand"))?;
     let mut device = EdgeDevice::new(&name, spec);
@@ -92,20 +85,6 @@ fn device(request: &Request, choice: &Choice<'_>) -> Result<EdgeDevice, Fault> {
         device.annotations_mut().insert(FIRST_SEEN.into(), seen.0.to_string());
     }
     Ok(device)
-}
-
-fn agent(request: &Request, choice: &Choice<'_>) -> Result<EdgeAgent, Fault> {
-    let name = choice.object.or(request.agent.as_deref());
-    let name = name.ok_or_else(|| Fault::failed("the request names no agent", "name it with --object-name"))?;
-    let fleets = match choice.fleet {
-        Some(fleet) => vec![fleet.to_owned()],
-        None => request.fleets.clone(),
-    };
-    if fleets.is_empty() {
-        return Err(Fault::failed("the request names no fleet", "choose one with --fleet"));
-    }
-    let spec = EdgeAgentSpec { fleets, node: None, public_key: request.public_key.clone() };
-    Ok(EdgeAgent::new(name, spec))
 }
 
 /// A name that the API server takes, told apart by the agent: lower-case letters, digits and single dashes.
@@ -132,7 +111,6 @@ mod tests {
             serial: Some("SN_77/a".into()),
             fleets: fleets.iter().map(|fleet| (*fleet).to_owned()).collect(),
             topic: None,
-            public_key: None,
             first_seen: Some(depin_crds::Time(jiff::Timestamp::UNIX_EPOCH)),
         }
     }

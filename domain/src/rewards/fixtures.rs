@@ -25,7 +25,6 @@ pub(crate) fn spec() -> ProgramSpec {
         }],
         limits: vec![],
         weight: "energy".into(),
-        stake: None,
         late: Late { basis_points: 1_000, late_until_ms: 20_000 },
         hold_epochs: 2,
         suspend: false,

@@ -42,9 +42,6 @@ pub struct ProgramSpec {
     pub limits: Vec<Limit>,
     /// CEL over the features: the device's weight in micro-units, 0 to 10^12. See [`super::expression`].
     pub weight: String,
-    /// What a device's owner must have staked; kept, not yet enforced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stake: Option<Stake>,
     /// What is kept for readings that come after the close.
     #[serde(default)]
     pub late: Late,
@@ -262,14 +259,6 @@ pub enum Limit {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
-}
-
-/// What an owner must have staked for a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Stake {
-    /// In the token's smallest unit.
-    pub minimum: Amount,
 }
 
 /// What is kept back for readings that are accepted after the close.

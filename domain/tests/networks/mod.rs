@@ -111,7 +111,6 @@ fn program(rng: &mut Rng) -> ProgramSpec {
         gates: gates(rng),
         limits: limits(rng),
         weight: pick(rng, &WEIGHTS).into(),
-        stake: None,
         late: Late {
             basis_points: pick(rng, &[0, 1, 500, 5_000, 10_000]),
             late_until_ms: below(rng, 4) as i64 * LENGTH,

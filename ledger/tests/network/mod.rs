@@ -151,7 +151,6 @@ pub fn program_of(id: &str, fleets: &[&str], from_epoch: u64) -> Change {
         gates: vec![],
         limits: vec![],
         weight: "energy".into(),
-        stake: None,
         late: Late { basis_points: 1_000, late_until_ms: 2 * HOUR },
         hold_epochs: 2,
         suspend: false,

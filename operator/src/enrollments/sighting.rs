@@ -125,7 +125,6 @@ fn request(seen: &Seen, agent: &AgentEntry, fleets: Vec<String>) -> EdgeEnrollme
         serial: Some(seen.serial.clone()),
         fleets: fleets.into_iter().take(32).collect(),
         topic: Some(seen.topic.chars().take(256).collect()),
-        public_key: None,
         first_seen: time(seen.at),
     };
     let name = object_name(&agent.name, &seen.serial, true);

@@ -6,7 +6,7 @@ use depin_domain::{
     registry::{ProgramEntry, Registry},
     rewards::{
         Account, Amount, Program, ProgramSpec,
-        spec::{Aggregate, Emission, EpochGrid, Feature, Gate, Late, Limit, Recipient, Split, SplitPart, Stake, Token},
+        spec::{Aggregate, Emission, EpochGrid, Feature, Gate, Late, Limit, Recipient, Split, SplitPart, Token},
         validate::faults_with_model,
     },
     time::Timestamp,
@@ -101,11 +101,6 @@ pub fn program_spec(namespace: &str, spec: &spec::RewardProgramSpec) -> Result<P
         gates: spec.gates.iter().map(gate).collect(),
         limits: spec.limits.iter().enumerate().map(limit).collect::<Result<_, _>>()?,
         weight: spec.weight.clone(),
-        stake: spec
-            .stake
-            .as_ref()
-            .map(|stake| amount("spec.stake.minimum", &stake.minimum).map(|minimum| Stake { minimum }))
-            .transpose()?,
         late: Late {
             basis_points: narrow("spec.late.basisPoints", spec.late.basis_points.into())?,
             late_until_ms: duration_ms("spec.late.until", &spec.late.until)?,

@@ -132,7 +132,6 @@ pub(crate) fn program(length_ms: i64) -> ProgramSpec {
         gates: Vec::new(),
         limits: Vec::new(),
         weight: "work".to_owned(),
-        stake: None,
         late: Late { basis_points: 1_000, late_until_ms: 2 * length_ms },
         hold_epochs: 2,
         suspend: false,

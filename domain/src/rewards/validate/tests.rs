@@ -20,7 +20,6 @@ fn sound() -> ProgramSpec {
         gates: vec![Gate { reason: "TooLittle".into(), feature: "energy".into(), minimum: Some(1), maximum: None }],
         limits: vec![],
         weight: "energy".into(),
-        stake: None,
         late: Late::default(),
         hold_epochs: 3,
         suspend: false,
@@ -42,6 +41,14 @@ fn a_sound_program_has_no_faults_and_keeps_its_digest_through_json() {
     assert_eq!(back, spec);
     assert_eq!(back.digest().unwrap(), spec.digest().unwrap());
     assert!(serde_json::from_str::<ProgramSpec>(&text.replacen('{', "{\"unknown\":1,", 1)).is_err());
+}
+
+#[test]
+fn what_a_program_asks_for_and_nothing_heeds_is_no_program() {
+    let mut spec = serde_json::to_value(sound()).unwrap();
+    spec["stake"] = serde_json::json!({"minimum": "1"});
+    let error = serde_json::from_value::<ProgramSpec>(spec).unwrap_err().to_string();
+    assert!(error.contains("unknown field `stake`"), "{error}");
 }
 
 #[test]
