@@ -35,13 +35,21 @@ struct Memory {
     devices: HashMap<DeviceId, Timestamp>,
     /// What connected agents have not confirmed yet.
     lags: HashMap<AgentId, Option<Lag>>,
+    /// Flips of devices that their statuses do not show yet, and the look that saw them first. A look that comes before the watch told of
+    /// the write wishes the very same again: what changes nothing is told to nobody.
+    flips: HashMap<DeviceId, (bool, Timestamp)>,
     started: Timestamp,
 }
 
 /// Looks for ever.
 pub async fn run(context: Arc<Context>, limits: Thresholds) {
-    let mut memory =
-        Memory { agents: HashMap::new(), devices: HashMap::new(), lags: HashMap::new(), started: context.clock.now() };
+    let mut memory = Memory {
+        agents: HashMap::new(),
+        devices: HashMap::new(),
+        lags: HashMap::new(),
+        flips: HashMap::new(),
+        started: context.clock.now(),
+    };
     loop {
         match read(&context, &mut memory).await {
             Ok(()) => tell(&context, &mut memory, &limits).await,
@@ -81,6 +89,15 @@ impl Memory {
         *heard = (*heard).max(Timestamp(presence.last_accepted));
     }
 
+    /// When the device's flip was seen first.
+    fn flipped(&mut self, id: DeviceId, online: bool, now: Timestamp) -> Timestamp {
+        let flip = self.flips.entry(id).or_insert((online, now));
+        if flip.0 != online {
+            *flip = (online, now);
+        }
+        flip.1
+    }
+
     fn confirms(&mut self, id: AgentId, now: Timestamp, limits: &Thresholds) -> Option<bool> {
         let seen = self.agents.get(&id).filter(|(seen, _)| seen.connected).map(|(_, presence)| Versions {
             sent: presence.sent_registry_version,
@@ -106,7 +123,12 @@ async fn tell(context: &Context, memory: &mut Memory, limits: &Thresholds) {
         online.insert(id, tell_agent(&look, memory, &agent, id).await);
     }
     memory.lags.retain(|id, _| online.contains_key(id));
-    for device in context.stores.devices.state() {
+    let devices = context.stores.devices.state();
+    if memory.flips.len() > devices.len() {
+        // Those of devices that are gone; the others are dated anew.
+        memory.flips.clear();
+    }
+    for device in devices {
         tell_device(&look, memory, &online, &device).await;
     }
 }
@@ -182,7 +204,7 @@ fn confirmation(existing: &[Condition], verdict: Option<bool>) -> Option<(Say, O
     Some((Say::new("Confirmed", confirms, reason, message), told))
 }
 
-async fn tell_device(look: &Look<'_>, memory: &Memory, agents: &HashMap<AgentId, bool>, device: &EdgeDevice) {
+async fn tell_device(look: &Look<'_>, memory: &mut Memory, agents: &HashMap<AgentId, bool>, device: &EdgeDevice) {
     let (context, now) = (look.context, look.now);
     let namespace = device.namespace().unwrap_or_default();
     let id = DeviceId::of(&namespace, &device.name_any());
@@ -195,6 +217,7 @@ async fn tell_device(look: &Look<'_>, memory: &Memory, agents: &HashMap<AgentId,
     let cadence = known.and_then(|known| look.registry.cadence_at(known.current()?, now)).unwrap_or(0);
     let verdict = judge::device(heard, agent_online, cadence, was, now, look.limits);
     let Some(online) = verdict.filter(|online| was != Some(*online)) else {
+        memory.flips.remove(&id);
         context.status.settle(device, MANAGER).await;
         return;
     };
@@ -205,7 +228,8 @@ async fn tell_device(look: &Look<'_>, memory: &Memory, agents: &HashMap<AgentId,
         }
         (false, false) => ("AgentLost", "its agent has been gone for long"),
     };
-    let condition = Say::new("Online", online, reason, message).over(conditions, device.metadata.generation, now);
+    let since = memory.flipped(id, online, now);
+    let condition = Say::new("Online", online, reason, message).over(conditions, device.metadata.generation, since);
     let wanted = status_value(None, json!({}), &[condition]);
     context.status.wish(device, device.status.as_ref(), MANAGER, wanted, None).await;
 }
@@ -213,6 +237,16 @@ async fn tell_device(look: &Look<'_>, memory: &Memory, agents: &HashMap<AgentId,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flip_is_dated_by_the_look_that_saw_it_first() {
+        let (agents, devices, lags, flips) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let mut memory = Memory { agents, devices, lags, flips, started: Timestamp(0) };
+        let id = DeviceId::of("town", "m1");
+        let looks = [(false, 5), (false, 10), (true, 15), (true, 20), (false, 25)];
+        let dated = looks.map(|(online, now)| memory.flipped(id, online, Timestamp(now)).0);
+        assert_eq!(dated, [5, 5, 15, 15, 25]);
+    }
 
     #[test]
     fn an_agent_that_does_not_confirm_is_told_once_with_the_remedy_and_so_is_its_return() {
