@@ -61,7 +61,7 @@ pub struct Metrics {
     pub judged: Family<ReasonLabel, Count>,
     /// Receipts taken.
     pub receipts: Count,
-    /// Readings given up, by reason.
+    /// Readings given up, by reason; `duplicate`: one of the same metric and time was there.
     pub dropped: Family<ReasonLabel, Count>,
     /// Connections made after the first one.
     pub reconnects: Family<PeerLabel, Count>,
@@ -83,6 +83,13 @@ impl Metrics {
             }
         };
         given_up.by_reason().for_each(|(reason, total)| follow(&self.dropped, reason, total));
+    }
+
+    /// Readings that a seal left out because one of the same metric and time was there.
+    pub fn count_duplicates(&self, duplicates: u64) {
+        if duplicates > 0 {
+            self.dropped.get_or_create(&ReasonLabel { reason: "duplicate" }).inc_by(duplicates);
+        }
     }
 
     /// Registers them all under `depin_agent_`.

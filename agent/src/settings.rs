@@ -106,7 +106,6 @@ struct BrokerFile {
     username: Option<String>,
     password_file: Option<PathBuf>,
     filters: Vec<String>,
-    max_packet_bytes: Option<usize>,
     in_flight: Option<u16>,
     keep_alive_seconds: Option<u16>,
     tls: Option<ClientTlsFile>,
@@ -384,7 +383,7 @@ fn broker(file: BrokerFile, flag: Option<String>, name: &str) -> Result<Option<B
         Some(_) => return Err(wrong("broker.version", "is neither \"5\" nor \"3.1.1\"")),
     };
     for filter in &file.filters {
-        if !crate::codec::topic::is_filter(filter) {
+        if !depin_domain::model::sources::is_filter(filter) {
             return Err(wrong("broker.filters", format!("{filter:?} is not a topic filter")));
         }
     }
@@ -401,7 +400,6 @@ fn broker(file: BrokerFile, flag: Option<String>, name: &str) -> Result<Option<B
             (false, Some(_)) => return Err(wrong("broker.tls", "is there, but the broker's URL does not say mqtts")),
         },
         filters: file.filters,
-        max_packet: file.max_packet_bytes.unwrap_or(1 << 20),
         in_flight: file.in_flight.unwrap_or(2_000).max(1),
         keep_alive: file.keep_alive_seconds.unwrap_or(30),
     }))

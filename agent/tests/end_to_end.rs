@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod brokers;
 mod gateway;
+mod listened;
 mod secured;
 mod uplink;
 
@@ -106,6 +108,34 @@ async fn publish(address: SocketAddr, client: &str, range: std::ops::Range<i64>,
         let event = tokio::time::timeout(Duration::from_secs(30), events.poll()).await.expect("an acknowledgement");
         if let Event::Incoming(Packet::PubAck(_)) = event.unwrap() {
             acknowledged += 1;
+        }
+    }
+    publishing.await.unwrap();
+}
+
+/// A message as it is.
+struct Message {
+    topic: String,
+    retain: bool,
+    payload: Vec<u8>,
+}
+
+/// Publishes with QoS 1, one connection, and waits for every acknowledgement.
+async fn send(address: SocketAddr, client: &str, messages: Vec<Message>) {
+    let mut options = MqttOptions::new(client, address.ip().to_string(), address.port());
+    options.set_max_packet_size(1 << 20, 64 << 20);
+    let (client, mut events) = AsyncClient::new(options, 64);
+    let mut left = messages.len();
+    let publishing = tokio::spawn(async move {
+        for Message { topic, retain, payload } in messages {
+            client.publish(topic, QoS::AtLeastOnce, retain, payload).await.unwrap();
+        }
+        client
+    });
+    while left > 0 {
+        let event = tokio::time::timeout(Duration::from_secs(60), events.poll()).await.expect("an acknowledgement");
+        if let Event::Incoming(Packet::PubAck(_)) = event.unwrap() {
+            left -= 1;
         }
     }
     publishing.await.unwrap();

@@ -3,6 +3,9 @@
 //! The plain form of an EdgeDeviceModel's spec; its canonical JSON is what agents and gateways exchange, its digest is what
 //! a section names. All limits are integers at the metric's scale.
 
+pub mod local_time;
+pub mod sources;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -6,7 +6,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     for version in [None, Some(Version::V4), Some(Version::V5)] {
-        let Ok(Parsed::Packet { packet, length }) = parse(bytes, version, 1_000) else { continue };
+        let parsed = parse(bytes, version, 1_000);
+        if let Ok(Parsed::Oversize { topic, length, .. }) = &parsed {
+            assert!(topic.end <= bytes.len() && *length > 1_000);
+        }
+        let Ok(Parsed::Packet { packet, length }) = parsed else { continue };
         assert!(length <= bytes.len() && length >= 2);
         if let Packet::Publish(publish) = &packet {
             assert!(publish.topic.end <= publish.payload.start && publish.payload.end == length);

@@ -4,7 +4,10 @@
 
 use std::{fs, path::Path};
 
-use depin_crds::{EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeFleet, RewardProgram};
+use depin_crds::{
+    EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeFleet, RewardProgram,
+    model::{Codec, DeviceNaming as DeviceNamingSpec, Source, TimestampField, TimestampFormat},
+};
 use depin_domain::{
     ids::{AgentId, DeviceId},
     model::{DeviceNaming, MetricKind},
@@ -169,6 +172,61 @@ fn a_bad_model_is_told_by_field_and_remedy() {
     check("{topicSegment: 2}", "{topicSegment: 4}", "spec.sources[0].device.topicSegment");
     check("max: \"43000\"", "max: \"43000.5\"", "spec.metrics[0].max");
     check("cadence: 1s", "cadence: 1 s", "spec.cadence");
+}
+
+#[test]
+fn a_model_that_no_agent_could_decode_by_is_told_by_field_and_remedy() {
+    let good: EdgeDeviceModel = objects(&text("energy", "models.yaml")).remove(0);
+    assert_eq!(good.spec.sources[0].fields[0].metric, "power", "the cases below rest on it");
+    let named = |path: Option<&str>, constant: Option<&str>| DeviceNamingSpec {
+        topic_segment: None,
+        payload_path: path.map(str::to_owned),
+        constant: constant.map(str::to_owned),
+    };
+    let by_path = |path| named(Some(path), None);
+    let wrong = |change: &dyn Fn(&mut Source)| {
+        let mut model = good.clone();
+        change(&mut model.spec.sources[0]);
+        let error = models::validate::entry(&model, &Registry::default(), NOW).unwrap_err();
+        assert!(!error.reason.is_empty() && !error.remedy.is_empty());
+        error.field.strip_prefix("spec.sources[0].").unwrap().to_owned()
+    };
+    assert_eq!(wrong(&|source| source.fields[0].unit = Some("bananas".into())), "fields[0].unit");
+    assert_eq!(wrong(&|source| source.fields[0].unit = Some("Cel".into())), "fields[0].unit");
+    assert_eq!(wrong(&|source| source.fields[0].path = "a..b".into()), "fields[0].path");
+    assert_eq!(wrong(&|source| source.fields[0].metric = "none".into()), "fields[0].metric");
+    assert_eq!(
+        wrong(&|source| {
+            let again = source.fields[0].clone();
+            source.fields.push(again);
+        })
+        .split_once('.')
+        .unwrap()
+        .1,
+        "metric"
+    );
+    assert_eq!(wrong(&|source| source.each = Some(".".into())), "each");
+    assert_eq!(wrong(&|source| { source.device = by_path("a.") }), "device.payloadPath");
+    assert_eq!(wrong(&|source| source.device = named(None, Some(" a"))), "device.constant");
+    assert_eq!(
+        wrong(&|source| {
+            source.codec = Codec::SenmlJson;
+            source.device = by_path("x");
+        }),
+        "device.payloadPath"
+    );
+    assert_eq!(wrong(&|source| source.codec = Codec::Plain), "fields");
+    assert_eq!(
+        wrong(&|source| {
+            source.timestamp = Some(TimestampField {
+                path: "at".into(),
+                format: TimestampFormat::Pattern,
+                pattern: Some("%H:%M".into()),
+                offset_minutes: None,
+            });
+        }),
+        "timestamp.pattern"
+    );
 }
 
 #[test]

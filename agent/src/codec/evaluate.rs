@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use depin_domain::{proofs::Reason, time::Timestamp};
+use depin_domain::{model::sources::is_serial, proofs::Reason, time::Timestamp};
 
 use super::{
-    Decoded, DecodedReading, Group, MAX_SERIAL, Message, Place,
+    Decoded, DecodedReading, Group, Message, Place,
     capture::{self, Captures, Kind, Scan, Span},
     compile::{CompiledSource, DEVICE_SLOT, DeviceRule, FIRST_FIELD_SLOT, TIME_SLOT},
     timestamp,
@@ -151,11 +151,7 @@ pub(super) fn fixed_device<'a>(
 }
 
 pub(super) fn valid_serial(serial: Cow<'_, str>) -> Result<Cow<'_, str>, Reason> {
-    let good = !serial.is_empty()
-        && serial.len() <= MAX_SERIAL
-        && serial.trim().len() == serial.len()
-        && !serial.chars().any(char::is_control);
-    if good { Ok(serial) } else { Err(Reason::InvalidSerial) }
+    if is_serial(&serial) { Ok(serial) } else { Err(Reason::InvalidSerial) }
 }
 
 /// Milliseconds as a timestamp.

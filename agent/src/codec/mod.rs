@@ -46,9 +46,6 @@ impl Default for Limits {
     }
 }
 
-/// Longest serial in bytes.
-pub const MAX_SERIAL: usize = 128;
-
 /// What messages became. Reused from message to message; [`Decoder::decode`] appends.
 #[derive(Debug, Default)]
 pub struct Decoded {

@@ -3,34 +3,12 @@
 //! A path is dotted, `a.0.b`; a step of digits is an index where an array stands and a key where an object stands. A dot inside a
 //! key is written `\.`.
 
+use depin_domain::model::sources::{PathError, steps};
+
 /// No node: what stands here is only skipped.
 pub(super) const NOWHERE: u32 = u32::MAX;
 /// The document itself.
 pub(super) const ROOT: u32 = 0;
-
-/// A path that cannot be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an empty step; write a path as steps with single dots between them")]
-pub(super) struct PathError;
-
-/// Splits a path into its steps; the empty path has none.
-pub(super) fn steps(path: &str) -> Result<Vec<String>, PathError> {
-    let mut steps = Vec::new();
-    if path.is_empty() {
-        return Ok(steps);
-    }
-    let mut step = String::new();
-    let mut characters = path.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' if matches!(characters.peek(), Some('.' | '\\')) => step.extend(characters.next()),
-            '.' => steps.push(std::mem::take(&mut step)),
-            other => step.push(other),
-        }
-    }
-    steps.push(step);
-    if steps.iter().any(String::is_empty) { Err(PathError) } else { Ok(steps) }
-}
 
 #[derive(Debug)]
 struct Child {
@@ -150,21 +128,5 @@ impl PathTree {
     #[inline]
     pub(super) fn is_strict(&self, node: u32) -> bool {
         self.node(node).is_some_and(|node| node.strict)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_split_at_single_dots() {
-        assert_eq!(steps("").unwrap(), Vec::<String>::new());
-        assert_eq!(steps("a.0.b").unwrap(), ["a", "0", "b"]);
-        assert_eq!(steps(r"a\.b.c\\").unwrap(), ["a.b", r"c\"]);
-        assert_eq!(steps("params.switch:0.apower").unwrap(), ["params", "switch:0", "apower"]);
-        assert_eq!(steps("a..b"), Err(PathError));
-        assert_eq!(steps(".a"), Err(PathError));
-        assert_eq!(steps("a."), Err(PathError));
     }
 }

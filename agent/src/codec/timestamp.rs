@@ -1,6 +1,10 @@
 //! How payloads tell the time.
 
-use depin_domain::{model::TimestampFormat, quantity::Quantizer, time::Timestamp};
+use depin_domain::{
+    model::{TimestampFormat, local_time},
+    quantity::Quantizer,
+    time::Timestamp,
+};
 
 use super::capture::Span;
 
@@ -14,7 +18,7 @@ pub(super) fn read(format: &TimestampFormat, span: &Span, payload: &[u8]) -> Opt
         TimestampFormat::UnixSeconds => Quantizer::plain(3).quantize(span.number(payload).ok()?).ok()?,
         TimestampFormat::UnixMillis => Quantizer::plain(0).quantize(span.number(payload).ok()?).ok()?,
         TimestampFormat::Pattern { pattern, offset_minutes } => {
-            local(pattern, *offset_minutes, span.text(payload)?.trim())?
+            local_time::read(pattern, *offset_minutes, span.text(payload)?.trim())?
         }
     };
     within(ms)
@@ -23,17 +27,6 @@ pub(super) fn read(format: &TimestampFormat, span: &Span, payload: &[u8]) -> Opt
 /// `ms` as a timestamp, if it can be one.
 pub(super) fn within(ms: i64) -> Option<Timestamp> {
     (0..=LATEST).contains(&ms).then_some(Timestamp(ms))
-}
-
-fn local(pattern: &str, offset_minutes: i32, text: &str) -> Option<i64> {
-    let parsed = jiff::fmt::strtime::parse(pattern, text).ok()?;
-    let local = match parsed.to_datetime() {
-        Ok(local) => local,
-        // A pattern of a date alone means its first moment.
-        Err(_) => parsed.to_date().ok()?.to_datetime(jiff::civil::Time::midnight()),
-    };
-    let utc = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
-    utc.checked_sub(i64::from(offset_minutes).checked_mul(60_000)?)
 }
 
 /// `2026-11-22T21:35:05.123+01:00`; digits beyond milliseconds are cut off, a leap second counts as the second after.
@@ -131,13 +124,5 @@ mod tests {
         ] {
             assert_eq!(rfc3339(text.as_bytes()), None, "{text}");
         }
-    }
-
-    #[test]
-    fn local_times_are_shifted_by_their_offset() {
-        assert_eq!(local("%Y-%m-%dT%H:%M:%S", 60, "2018-02-15T17:37:10"), Some(1_518_712_630_000));
-        assert_eq!(local("%d.%m.%Y %H:%M", 0, "01.01.1970 00:01"), Some(60_000));
-        assert_eq!(local("%Y-%m-%d", 0, "1970-01-02"), Some(86_400_000));
-        assert_eq!(local("%Y", 0, "x"), None);
     }
 }

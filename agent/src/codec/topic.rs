@@ -12,20 +12,6 @@ pub(crate) struct Route {
     pub(crate) source: usize,
 }
 
-/// Whether `filter` is one: not empty, `+` and `#` alone in their level, `#` last.
-#[must_use]
-pub fn is_filter(filter: &str) -> bool {
-    let levels = filter.split('/').count();
-    !filter.is_empty()
-        && filter.len() <= 65_535
-        && !filter.contains('\0')
-        && filter.split('/').enumerate().all(|(at, level)| match level {
-            "+" => true,
-            "#" => at + 1 == levels,
-            other => !other.contains(['+', '#']),
-        })
-}
-
 /// Whether `topic` is one that may be published to.
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {
@@ -152,13 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_filters_and_topics_are_told() {
-        for filter in ["", "a+/b", "a/#/b", "#a", "a\0"] {
-            assert!(!is_filter(filter), "{filter:?}");
-        }
-        for filter in ["#", "+/+/#", "a//b", "$share", "/"] {
-            assert!(is_filter(filter), "{filter:?}");
-        }
+    fn malformed_topics_are_told() {
         assert!(is_topic("a/b") && !is_topic("a/+") && !is_topic("") && !is_topic("a#"));
     }
 }

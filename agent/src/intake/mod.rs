@@ -4,10 +4,13 @@
 //! Whoever offered a message gets a ticket and acknowledges it once the ticket is durable. Backpressure is a refused offer: the
 //! source stops reading until there is room.
 
+mod message;
 mod speaker;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -17,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::Clock,
-    codec::{Decoded, Decoder, Limits, ModelProblem},
+    codec::{Decoded, Decoder, Limits, ModelProblem, Place, Rejection},
     deliveries::Deliveries,
     metrics::{Metrics, ReasonLabel, ResultLabel},
     sealer::{Found, View},
@@ -26,6 +29,7 @@ use crate::{
     trace::Followed,
 };
 
+pub use message::{Envelope, Offer};
 pub use speaker::Quota;
 use speaker::Speaker;
 
@@ -34,30 +38,6 @@ const MAX_BATCH: usize = 1 << 20;
 /// Every so many rejections for one reason one is logged.
 const SAMPLE_EVERY: u64 = 1_000;
 
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    /// Acknowledge it once this ticket is durable.
-    Ticket(u64),
-    /// Acknowledge it now: nothing of it is to be kept.
-    Nothing,
-    /// No room: offer it again after [`Intake::room`].
-    Full,
-}
-
-/// Where a message came from.
-#[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
-    /// MQTT topic.
-    pub topic: &'a str,
-    /// The payload.
-    pub payload: &'a [u8],
-    /// Session and packet identifier of a QoS 1 message.
-    pub packet: Option<(u64, u16)>,
-    /// The sender says that it may have been delivered before.
-    pub duplicate: bool,
-}
-
 #[derive(Debug)]
 struct Inner {
     decoder: Decoder,
@@ -65,6 +45,8 @@ struct Inner {
     batch: BatchBuilder,
     /// Number of the batch that fills.
     filling: u64,
+    /// Batches that stood still while the store took nothing, to be written before the one that fills.
+    closed_early: VecDeque<Filled>,
     /// The store takes no more.
     full: bool,
     /// Nothing is taken any more: the process ends.
@@ -78,6 +60,18 @@ struct Inner {
 }
 
 impl Inner {
+    /// Ends the batch that fills, if there is something in it.
+    fn finish(&mut self, clock: &dyn Clock) -> Option<Filled> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        let at = self.batch.stamp(|| clock.now()).wall;
+        let readings = self.batch.readings();
+        let filled = Filled { number: self.filling, record: self.batch.finish(), readings, at };
+        self.filling += 1;
+        Some(filled)
+    }
+
     /// Strangers that were heard before the start and perhaps never told: once it is known that they are strangers.
     fn tell_found(&mut self, view: &View, limit: usize, uptime: i64) {
         for (serial, speaker) in &mut self.speakers {
@@ -137,6 +131,7 @@ impl Intake {
             decoded: Decoded::default(),
             batch: BatchBuilder::default(),
             filling: 1,
+            closed_early: VecDeque::new(),
             full: false,
             closed: false,
             ready: false,
@@ -197,6 +192,10 @@ impl Intake {
     pub fn offer(&self, message: &Envelope<'_>) -> Offer {
         let mut guard = self.lock();
         let inner = &mut *guard;
+        if message.payload.len() > self.limits.payload_bytes && !inner.closed {
+            self.refuse_oversize(inner, message.topic, message.payload.len());
+            return Offer::Nothing;
+        }
         if inner.full || inner.closed || !inner.ready || inner.batch.bytes() >= MAX_BATCH {
             return Offer::Full;
         }
@@ -220,7 +219,7 @@ impl Intake {
         }
         let rejected = !inner.decoded.rejections.is_empty();
         if rejected {
-            self.count_rejections(inner, message);
+            self.count_rejections(inner, message.topic, message.payload.len());
         }
         count(
             &self.metrics,
@@ -238,6 +237,8 @@ impl Intake {
             inner.batch.remember(Delivery { session, packet, hash });
         }
         if !kept.any {
+            // Else the next message, whenever it comes, would get the time of this one.
+            inner.batch.forget_idle_stamp();
             return Offer::Nothing;
         }
         let (ticket, fills) = (inner.filling, inner.batch.bytes() >= MAX_BATCH / 2);
@@ -254,10 +255,15 @@ impl Intake {
         let Inner { decoder, decoded, batch, speakers, unapproved, sightings, .. } = inner;
         let groups = std::mem::take(&mut decoded.groups);
         for group in &groups {
+            // The time of receipt says nothing of when it was measured, and each new subscription brings it again.
+            if message.retained && !group.device_time {
+                decoded.rejections.push(rejection(Reason::RetainedWithoutTime, group.model, Place::Timestamp));
+                continue;
+            }
             let serial = decoded.serial(group);
             if !speakers.contains_key(serial) {
                 if *unapproved >= self.quota.devices {
-                    decoded.rejections.push(quota_exceeded(group.model));
+                    decoded.rejections.push(rejection(Reason::QuotaExceeded, group.model, Place::Device));
                     continue;
                 }
                 *unapproved += 1;
@@ -276,7 +282,7 @@ impl Intake {
                     sightings.push(Sighted { model, serial, topic, heard });
                 }
                 if !speaker.wait(count, stamp.wall, &self.quota) {
-                    decoded.rejections.push(quota_exceeded(group.model));
+                    decoded.rejections.push(rejection(Reason::QuotaExceeded, group.model, Place::Device));
                     continue;
                 }
             }
@@ -304,7 +310,21 @@ impl Intake {
         kept
     }
 
-    fn count_rejections(&self, inner: &mut Inner, message: &Envelope<'_>) {
+    /// Counts a message that a source passed over because it is larger than the source takes: it is to be acknowledged.
+    pub fn oversize(&self, topic: &str, bytes: usize) {
+        self.refuse_oversize(&mut self.lock(), topic, bytes);
+    }
+
+    /// Needs no room and no model: whoever sent it must not send it for ever.
+    fn refuse_oversize(&self, inner: &mut Inner, topic: &str, bytes: usize) {
+        inner.decoded.clear();
+        let (reason, place) = (Reason::OversizePayload, Place::Message);
+        inner.decoded.rejections.push(Rejection { reason, model: None, place });
+        self.count_rejections(inner, topic, bytes);
+        count(&self.metrics, "rejected");
+    }
+
+    fn count_rejections(&self, inner: &mut Inner, topic: &str, bytes: usize) {
         for rejection in &inner.decoded.rejections {
             let reason = rejection.reason;
             self.metrics.rejected.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
@@ -315,7 +335,7 @@ impl Intake {
                 let model =
                     rejection.model.and_then(|model| inner.decoder.models().nth(model)).map_or("", |model| model.name);
                 tracing::warn!(
-                    topic = message.topic, bytes = message.payload.len(), model, reason = reason.name(), place = ?rejection.place,
+                    topic = topic.chars().take(256).collect::<String>(), bytes, model, reason = reason.name(), place = ?rejection.place,
                     remedy = reason.remedy(), "a message or a part of it is rejected (of each reason one in {SAMPLE_EVERY} is logged)"
                 );
             }
@@ -356,17 +376,15 @@ impl Intake {
     /// For the committer: takes what there is and begins the next batch.
     pub fn take(&self) -> Option<Filled> {
         let mut inner = self.lock();
-        if inner.batch.is_empty() {
-            return None;
-        }
-        let clock = &self.clock;
-        let at = inner.batch.stamp(|| clock.now()).wall;
-        let readings = inner.batch.readings();
-        let filled = Filled { number: inner.filling, record: inner.batch.finish(), readings, at };
-        inner.filling += 1;
+        let earlier = inner.closed_early.pop_front();
+        let more = earlier.is_some() && (!inner.batch.is_empty() || !inner.closed_early.is_empty());
+        let filled = earlier.or_else(|| inner.finish(&*self.clock));
         drop(inner);
+        if more {
+            self.offered.notify_one();
+        }
         self.room.notify_waiters();
-        Some(filled)
+        filled
     }
 
     /// For the committer: everything up to this batch is durable.
@@ -375,9 +393,15 @@ impl Intake {
         self.metrics.commits.inc();
     }
 
-    /// For the committer: the store takes no more, or does again.
+    /// For the committer: the store takes no more, or does again. What had been taken just before it was full keeps its time to itself:
+    /// what comes when there is room again goes into a batch with a time of its own.
     pub fn set_full(&self, full: bool) {
-        self.lock().full = full;
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.full, full) && !full {
+            let waited = inner.finish(&*self.clock);
+            inner.closed_early.extend(waited);
+        }
+        drop(inner);
         if !full {
             self.room.notify_waiters();
         }
@@ -393,7 +417,7 @@ impl Intake {
     #[must_use]
     pub fn drained(&self) -> bool {
         let inner = self.lock();
-        inner.batch.is_empty() && *self.durable.borrow() + 1 >= inner.filling
+        inner.batch.is_empty() && inner.closed_early.is_empty() && *self.durable.borrow() + 1 >= inner.filling
     }
 
     /// Unknown devices since the last call.
@@ -444,8 +468,8 @@ struct Kept {
     undated: bool,
 }
 
-fn quota_exceeded(model: usize) -> crate::codec::Rejection {
-    crate::codec::Rejection { reason: Reason::QuotaExceeded, model: Some(model), place: crate::codec::Place::Device }
+fn rejection(reason: Reason, model: usize, place: Place) -> Rejection {
+    Rejection { reason, model: Some(model), place }
 }
 
 fn count(metrics: &Metrics, result: &'static str) {

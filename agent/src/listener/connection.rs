@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{
     ListenerOptions,
-    packet::{self, Packet, PacketError, Parsed, Publish, Version, Welcome},
+    packet::{self, Answer, Packet, PacketError, Parsed, Publish, Version, Welcome},
+    sessions::{Hold, Sessions, made_up_name},
 };
 use crate::{
     intake::{Envelope, Intake, Offer},
@@ -45,19 +46,42 @@ pub(super) enum Ended {
     Client,
     #[error("a second CONNECT, or a topic alias, which was not offered")]
     Protocol,
+    #[error("the client has a new connection")]
+    TakenOver,
     /// As it should.
     #[error("closed")]
     Closed,
 }
 
+/// What all connections of a listener share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) intake: Arc<Intake>,
+    pub(super) options: Arc<ListenerOptions>,
+    pub(super) sessions: Arc<Sessions>,
+}
+
+/// A message that is too large, on its way past.
+struct Oversize {
+    topic: String,
+    /// Packet identifier; 0 with QoS 0.
+    packet: u16,
+    length: usize,
+    /// Bytes that are still to come.
+    left: usize,
+}
+
 struct Session<S> {
     stream: S,
-    intake: Arc<Intake>,
-    options: Arc<ListenerOptions>,
+    shared: Shared,
     input: Vec<u8>,
     output: Vec<u8>,
+    oversize: Option<Oversize>,
     version: Version,
     session: u64,
+    hold: Option<Hold>,
+    /// The session's expiry, told at the end.
+    last_expiry: Option<u32>,
     /// Tickets in order, with the packet to acknowledge.
     waiting: VecDeque<(u64, u16)>,
     durable: watch::Receiver<u64>,
@@ -67,19 +91,20 @@ struct Session<S> {
 /// Serves the connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    intake: Arc<Intake>,
-    options: Arc<ListenerOptions>,
+    shared: Shared,
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
-    let durable = intake.durable();
+    let durable = shared.intake.durable();
     let mut session = Session {
         stream,
-        intake,
-        options,
+        shared,
         input: Vec::new(),
         output: Vec::new(),
+        oversize: None,
         version: Version::V4,
         session: 0,
+        hold: None,
+        last_expiry: None,
         waiting: VecDeque::new(),
         durable,
         keep_alive: None,
@@ -96,15 +121,28 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(Ended::Packet(PacketError::TooLarge(_))) => 0x95,
         Err(Ended::Packet(_)) => 0x81,
         Err(Ended::Protocol) => 0x82,
+        Err(Ended::TakenOver) => 0x8e,
         Err(Ended::Closed | Ended::Io(_) | Ended::Credentials | Ended::Client) => 0,
     };
     session.farewell(code).await;
+    if let Some(hold) = session.hold {
+        session.shared.sessions.end(&hold, session.last_expiry, Instant::now());
+    }
     ended.err().unwrap_or(Ended::Closed)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn run(&mut self) -> Result<(), Ended> {
-        self.greet().await?;
+        let hold = self.greet().await?;
+        self.hold = Some(hold.clone());
+        tokio::select! {
+            ended = self.converse() => ended,
+            () = hold.lost() => Err(Ended::TakenOver),
+        }
+    }
+
+    /// Takes messages and acknowledges them.
+    async fn converse(&mut self) -> Result<(), Ended> {
         let mut heard = Instant::now();
         loop {
             self.handle_input().await?;
@@ -135,15 +173,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Waits for CONNECT and answers it.
-    async fn greet(&mut self) -> Result<(), Ended> {
+    async fn greet(&mut self) -> Result<Hold, Ended> {
         let deadline = Instant::now() + GREETING;
         let connect = loop {
-            match packet::parse(&self.input, None, self.options.max_packet)? {
+            match packet::parse(&self.input, None, self.shared.options.max_packet)? {
                 Parsed::Packet { packet: Packet::Connect(connect), length } => {
                     self.input.drain(..length);
                     break connect;
                 }
-                Parsed::Packet { .. } => return Err(Ended::Protocol),
+                Parsed::Packet { .. } | Parsed::Oversize { .. } => return Err(Ended::Protocol),
                 Parsed::Incomplete => {}
             }
             let read = timeout_at(deadline, read_some(&mut self.stream, &mut self.input)).await;
@@ -152,35 +190,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         };
         self.version = connect.version;
-        let welcome = if !self.options.admits(connect.user.as_deref(), connect.password.as_deref()) {
+        let welcome = if !self.shared.options.admits(connect.user.as_deref(), connect.password.as_deref()) {
             Welcome::BadCredentials
         } else if connect.client.is_empty() && !connect.clean && connect.version == Version::V4 {
             Welcome::BadClient
         } else {
             Welcome::Accepted
         };
-        let max_packet = u32::try_from(self.options.max_packet).unwrap_or(u32::MAX);
-        packet::connack(&mut self.output, self.version, welcome, max_packet, WINDOW);
-        self.flush().await?;
-        match welcome {
-            Welcome::BadCredentials => return Err(Ended::Credentials),
-            Welcome::BadClient => return Err(Ended::Client),
-            Welcome::Accepted | Welcome::TooMany => {}
+        let assigned = connect.client.is_empty().then(made_up_name);
+        self.session = self.shared.intake.session(assigned.as_ref().unwrap_or(&connect.client));
+        let mut answer = Answer { welcome, present: false, assigned: assigned.as_deref(), receive_maximum: WINDOW };
+        let refused = match welcome {
+            Welcome::BadCredentials => Some(Ended::Credentials),
+            Welcome::BadClient => Some(Ended::Client),
+            Welcome::Accepted | Welcome::TooMany => None,
+        };
+        if let Some(refused) = refused {
+            packet::connack(&mut self.output, self.version, &answer);
+            self.flush().await?;
+            return Err(refused);
         }
-        self.session = self.intake.session(&connect.client);
+        let sessions = &self.shared.sessions;
+        let (present, hold) = sessions.begin(self.session, connect.clean, connect.expiry, Instant::now());
+        answer.present = present;
+        // Flushed by whoever gives the hold back should that fail.
+        packet::connack(&mut self.output, self.version, &answer);
         self.keep_alive =
             (connect.keep_alive > 0).then(|| Duration::from_millis(u64::from(connect.keep_alive) * 1_500));
-        Ok(())
+        Ok(hold)
     }
 
     /// Handles all whole packets; waits where there is no room for one.
     async fn handle_input(&mut self) -> Result<(), Ended> {
         let mut at = 0;
-        while self.waiting.len() < usize::from(WINDOW) {
+        while self.waiting.len() < usize::from(WINDOW) && self.pass_over(&mut at) {
             let rest = self.input.get(at..).unwrap_or_default();
-            let Parsed::Packet { packet, length } = packet::parse(rest, Some(self.version), self.options.max_packet)?
-            else {
-                break;
+            let (packet, length) = match packet::parse(rest, Some(self.version), self.shared.options.max_packet)? {
+                Parsed::Incomplete => break,
+                Parsed::Packet { packet, length } => (packet, length),
+                Parsed::Oversize { qos: 2, .. } => return Err(Ended::QosTwo),
+                Parsed::Oversize { topic, packet, length, .. } => {
+                    let topic = String::from_utf8_lossy(rest.get(topic).unwrap_or_default()).into_owned();
+                    self.oversize = Some(Oversize { topic, packet, length, left: length });
+                    continue;
+                }
             };
             match packet {
                 Packet::Publish(publish) => {
@@ -197,7 +250,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     packet::unsuback(&mut self.output, self.version, packet, filters)
                 }
                 Packet::Ping => packet::pingresp(&mut self.output),
-                Packet::Disconnect => return Err(Ended::Closed),
+                Packet::Disconnect(expiry) => {
+                    self.last_expiry = expiry;
+                    return Err(Ended::Closed);
+                }
                 Packet::Connect(_) => return Err(Ended::Protocol),
                 Packet::Ignored => {}
             }
@@ -208,6 +264,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.input.shrink_to(READ);
         }
         Ok(())
+    }
+
+    /// Throws away what is here of a message that is too large. Once all of it is gone, it is counted and acknowledged like any other
+    /// that is rejected; `false`: more of it is to come.
+    fn pass_over(&mut self, at: &mut usize) -> bool {
+        let Some(oversize) = &mut self.oversize else { return true };
+        let here = oversize.left.min(self.input.len().saturating_sub(*at));
+        *at += here;
+        oversize.left -= here;
+        if oversize.left > 0 {
+            return false;
+        }
+        if let Some(Oversize { topic, packet, length, .. }) = self.oversize.take() {
+            self.shared.intake.oversize(&topic, length);
+            self.acknowledge_in_order(packet);
+        }
+        true
+    }
+
+    /// Nothing of it is kept: acknowledged behind what still waits, so that acknowledgements keep the order of the messages.
+    fn acknowledge_in_order(&mut self, packet: u16) {
+        if packet > 0 {
+            let ticket = self.waiting.back().map_or(0, |(ticket, _)| *ticket);
+            self.waiting.push_back((ticket, packet));
+        }
     }
 
     /// Offers a message; `false`: there is no room for it now.
@@ -223,15 +304,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             packet.get(publish.topic.clone()).and_then(|topic| std::str::from_utf8(topic).ok()).unwrap_or_default();
         let payload = packet.get(publish.payload.clone()).unwrap_or_default();
         let key = (publish.qos == 1).then_some((self.session, publish.packet));
-        match self.intake.offer(&Envelope { topic, payload, packet: key, duplicate: publish.duplicate }) {
+        // Retained means to a broker that it is to keep it: here it is news like any other.
+        let envelope = Envelope { topic, payload, packet: key, duplicate: publish.duplicate, retained: false };
+        match self.shared.intake.offer(&envelope) {
             Offer::Full => return Ok(false),
             Offer::Ticket(ticket) if publish.qos == 1 => self.waiting.push_back((ticket, publish.packet)),
-            // Behind what still waits, so that acknowledgements keep the order of the messages.
-            Offer::Nothing if publish.qos == 1 => {
-                let ticket = self.waiting.back().map_or(0, |(ticket, _)| *ticket);
-                self.waiting.push_back((ticket, publish.packet));
-            }
-            Offer::Ticket(_) | Offer::Nothing => {}
+            Offer::Nothing => self.acknowledge_in_order(publish.packet),
+            Offer::Ticket(_) => {}
         }
         Ok(true)
     }
@@ -239,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Keeps acknowledging while there is no room.
     async fn wait_for_room(&mut self) -> Result<(), Ended> {
         loop {
-            let intake = Arc::clone(&self.intake);
+            let intake = Arc::clone(&self.shared.intake);
             tokio::select! {
                 () = intake.room() => return Ok(()),
                 changed = self.durable.changed(), if !self.waiting.is_empty() => {

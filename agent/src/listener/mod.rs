@@ -1,9 +1,11 @@
 //! An MQTT listener for hardware: CONNECT, PUBLISH with QoS 0 and 1, PINGREQ. There is nothing to subscribe to.
 //!
-//! A PUBACK follows `fdatasync`. Buffers are bounded by the packet limit and the window; backpressure is not reading.
+//! A PUBACK follows `fdatasync`. Buffers are bounded by the packet limit and the window; backpressure is not reading. A message beyond the
+//! limit is passed over as it comes, counted, and acknowledged too: else its sender would send it for ever.
 
 mod connection;
 pub mod packet;
+mod sessions;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +17,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{intake::Intake, metrics::Metrics, stop::stopped};
+use sessions::Sessions;
 
 /// A stranger's TLS handshake must be done within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -22,7 +25,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Who may connect, and how much.
 #[derive(Clone)]
 pub struct ListenerOptions {
-    /// Largest packet in bytes.
+    /// Largest packet in bytes that is read; a larger message is passed over and counted.
     pub max_packet: usize,
     /// Most connections.
     pub max_connections: usize,
@@ -78,6 +81,8 @@ impl Listener {
 
     /// Serves until `stop`, and then until every connection has said goodbye.
     pub async fn run(self, intake: Arc<Intake>, metrics: Metrics, mut stop: watch::Receiver<bool>) {
+        let shared =
+            connection::Shared { intake, options: Arc::clone(&self.options), sessions: Arc::new(Sessions::default()) };
         let places = Arc::new(Semaphore::new(self.options.max_connections));
         loop {
             let accepted = tokio::select! {
@@ -100,14 +105,13 @@ impl Listener {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%peer, %error, "no TCP_NODELAY");
             }
-            let (intake, options, stop, metrics) =
-                (Arc::clone(&intake), Arc::clone(&self.options), stop.clone(), metrics.clone());
+            let (shared, stop, metrics) = (shared.clone(), stop.clone(), metrics.clone());
             tokio::spawn(async move {
                 metrics.connections.inc();
-                let ended = match options.tls.clone() {
-                    None => connection::serve(stream, intake, options, stop).await,
+                let ended = match shared.options.tls.clone() {
+                    None => connection::serve(stream, shared, stop).await,
                     Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection::serve(stream, intake, options, stop).await,
+                        Ok(Ok(stream)) => connection::serve(stream, shared, stop).await,
                         Ok(Err(error)) => connection::Ended::Io(error),
                         Err(_) => connection::Ended::KeepAlive,
                     },

@@ -3,7 +3,9 @@
 //! One task polls the event loop and does nothing that waits; another one acknowledges and drains what did not fit. While the spool is
 //! full, messages are held up to a bound; beyond it the connection is given up, and the broker keeps them in its session.
 
+mod filters;
 mod session;
+mod subscriptions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,8 +31,6 @@ pub struct BrokerOptions {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Topic filters; empty: those of the models.
     pub filters: Vec<String>,
-    /// Largest packet in bytes.
-    pub max_packet: usize,
     /// Messages that the broker may send before they are acknowledged (MQTT 5 tells it; else the broker's own setting rules).
     pub in_flight: u16,
     /// Seconds between pings.

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::BrokerOptions;
+use super::{BrokerOptions, subscriptions::Subscriptions};
 use crate::{
     intake::{Envelope, Intake, Offer},
     metrics::{Metrics, ResultLabel},
@@ -30,6 +30,7 @@ struct Held {
     payload: Bytes,
     packet: u16,
     duplicate: bool,
+    retained: bool,
 }
 
 #[derive(Default)]
@@ -86,8 +87,8 @@ impl Link {
 
     fn offer(&self, queues: &mut Queues, message: &Held) -> bool {
         let packet = (message.packet != 0).then_some((self.session, message.packet));
-        let envelope =
-            Envelope { topic: &message.topic, payload: &message.payload, packet, duplicate: message.duplicate };
+        let Held { topic, payload, duplicate, retained, .. } = message;
+        let envelope = Envelope { topic, payload, packet, duplicate: *duplicate, retained: *retained };
         let ticket = match self.intake.offer(&envelope) {
             Offer::Full => return false,
             Offer::Ticket(ticket) => ticket,
@@ -136,15 +137,15 @@ impl Link {
 const SUBSCRIBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 macro_rules! session {
-    ($version:ident, $library:path, $options:expr, $acknowledgement:expr, $text:expr) => {
+    ($version:ident, $library:path, $options:expr, $acknowledgement:expr, $filter:expr, $text:expr) => {
         pub(super) mod $version {
             use std::{sync::Arc, time::Duration};
 
             use tokio::{sync::watch, time};
             use $library as library;
-            use library::{AsyncClient, Event, EventLoop, mqttbytes::QoS};
+            use library::{AsyncClient, Event, EventLoop};
 
-            use super::{Context, Held, Link, SUBSCRIBE_AGAIN};
+            use super::{Context, Held, Link, SUBSCRIBE_AGAIN, Subscriptions, want};
             use crate::{metrics::PeerLabel, source::{FIRST_BACKOFF, next_backoff}, stop::stopped};
 
             /// Runs until stopped.
@@ -164,7 +165,8 @@ macro_rules! session {
                 let mut backoff = FIRST_BACKOFF;
                 let mut connected_before = false;
                 let mut stopping = None;
-                let mut subscribed: Vec<String> = Vec::new();
+                let mut subscriptions = Subscriptions::default();
+                want(context, &mut subscriptions);
                 let mut retry: Option<time::Instant> = None;
                 loop {
                     let polled = match stopping {
@@ -176,14 +178,15 @@ macro_rules! session {
                             }
                             changed = context.filters.changed() => {
                                 if changed.is_ok() {
-                                    subscribe(context, client, &mut subscribed);
+                                    want(context, &mut subscriptions);
+                                    subscribe(client, &mut subscriptions);
                                 }
                                 continue;
                             }
                             () = time::sleep_until(retry.unwrap_or_else(time::Instant::now)), if retry.is_some() => {
                                 retry = None;
-                                subscribed.clear();
-                                subscribe(context, client, &mut subscribed);
+                                subscriptions.try_again();
+                                subscribe(client, &mut subscriptions);
                                 continue;
                             }
                             event = events.poll() => event,
@@ -198,11 +201,13 @@ macro_rules! session {
                     match polled {
                         Ok(Event::Incoming(library::mqttbytes_packet::Packet::Publish(publish))) if stopping.is_none() => {
                             let topic = $text(&publish.topic);
-                            let held = Held { topic, payload: publish.payload, packet: publish.pkid, duplicate: publish.dup };
+                            let held = Held { topic, payload: publish.payload, packet: publish.pkid, duplicate: publish.dup, retained: publish.retain };
                             if !link.take(held) {
                                 tracing::warn!("the spool is full: the broker keeps further messages until there is room");
                                 context.health.fail("the spool is full; the broker connection is given up until there is room");
                                 events.clean();
+                                events.pending.clear();
+                                subscriptions.disconnected();
                                 link.begin();
                                 tokio::select! {
                                     () = context.intake.room() => {}
@@ -210,7 +215,7 @@ macro_rules! session {
                                 }
                             }
                         }
-                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::ConnAck(_))) => {
+                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::ConnAck(answer))) => {
                             link.begin();
                             backoff = FIRST_BACKOFF;
                             tracing::info!(host = context.options.host, port = context.options.port, "connected to the MQTT broker");
@@ -219,21 +224,31 @@ macro_rules! session {
                                 context.metrics.reconnects.get_or_create(&PeerLabel { peer: "broker" }).inc();
                             }
                             retry = None;
-                            subscribed.clear();
-                            subscribe(context, client, &mut subscribed);
+                            subscriptions.connected(answer.session_present);
+                            subscribe(client, &mut subscriptions);
                         }
                         Ok(Event::Incoming(library::mqttbytes_packet::Packet::SubAck(answer))) => {
                             let granted = |code: &_| matches!(code, library::mqttbytes_packet::SubscribeReasonCode::Success(_));
-                            if !answer.return_codes.iter().all(granted) {
-                                retry = Some(time::Instant::now() + SUBSCRIBE_AGAIN);
-                                tracing::warn!(codes = ?answer.return_codes, filters = ?subscribed, "the broker refused a subscription: allow it to this user; tried again in a minute");
-                                context.health.fail("the broker refused a subscription: its topics do not arrive; allow it to the agent's user");
-                            } else if retry.is_none() {
+                            subscriptions.answered(answer.return_codes.iter().map(granted));
+                            let refused = subscriptions.refused();
+                            if refused.is_empty() {
                                 context.health.pass();
+                            } else {
+                                retry = Some(time::Instant::now() + SUBSCRIBE_AGAIN);
+                                tracing::warn!(codes = ?answer.return_codes, filters = ?refused, "the broker refused a subscription: allow it to this user; tried again in a minute");
+                                context.health.fail("the broker refused a subscription: its topics do not arrive; allow it to the agent's user");
                             }
+                            subscribe(client, &mut subscriptions);
+                        }
+                        Ok(Event::Incoming(library::mqttbytes_packet::Packet::UnsubAck(_))) => {
+                            subscriptions.left();
+                            subscribe(client, &mut subscriptions);
                         }
                         Ok(_) => {}
                         Err(error) => {
+                            // Requests are made anew once the connection stands.
+                            events.pending.clear();
+                            subscriptions.disconnected();
                             let (wait, next) = next_backoff(backoff);
                             backoff = next;
                             tracing::warn!(%error, host = context.options.host, port = context.options.port, retry_ms = wait.as_millis(), "MQTT broker connection lost");
@@ -247,19 +262,16 @@ macro_rules! session {
                 }
             }
 
-            /// Asks for what is not asked for yet. Never waits: the polling task must go on.
-            fn subscribe(context: &mut Context, client: &AsyncClient, subscribed: &mut Vec<String>) {
-                let models = context.filters.borrow_and_update().clone();
-                let wanted = if context.options.filters.is_empty() { models } else { context.options.filters.clone() };
-                for filter in &wanted {
-                    if !subscribed.contains(filter) {
-                        match client.try_subscribe(filter.clone(), QoS::AtLeastOnce) {
-                            Ok(()) => subscribed.push(filter.clone()),
-                            Err(error) => tracing::warn!(filter, %error, "could not subscribe; tried again when the models change or the connection is made anew"),
-                        }
-                    }
+            /// Asks for what is wanted and gives up what is not. Never waits: the polling task must go on.
+            fn subscribe(client: &AsyncClient, subscriptions: &mut Subscriptions) {
+                let asked = subscriptions.ask();
+                if !asked.is_empty()
+                    && let Err(error) = client.try_subscribe_many(asked.into_iter().map($filter))
+                {
+                    tracing::warn!(%error, "could not subscribe; tried again when the models change or the connection is made anew");
+                    subscriptions.answered([]);
                 }
-                for filter in subscribed.extract_if(.., |filter| !wanted.contains(filter)) {
+                for filter in subscriptions.leave() {
                     if let Err(error) = client.try_unsubscribe(filter.clone()) {
                         tracing::warn!(filter, %error, "could not unsubscribe");
                     }
@@ -299,9 +311,19 @@ macro_rules! session {
     };
 }
 
+/// What the settings name, or else the models.
+fn want(context: &mut Context, subscriptions: &mut Subscriptions) {
+    let models = context.filters.borrow_and_update();
+    let named = &context.options.filters;
+    let wider = subscriptions.want(if named.is_empty() { &*models } else { named });
+    if !wider.is_empty() {
+        tracing::info!(?wider, "topic filters overlap: these take their place, so that no message comes twice");
+    }
+}
+
 /// The client library's 3.1.1 half under the names of its MQTT 5 half.
 mod four {
-    pub(super) use rumqttc::{AsyncClient, Event, EventLoop, mqttbytes};
+    pub(super) use rumqttc::{AsyncClient, Event, EventLoop};
     pub(super) mod mqttbytes_packet {
         pub(in crate::source::session) use rumqttc::{Packet, SubscribeReasonCode};
     }
@@ -309,9 +331,6 @@ mod four {
 
 mod five {
     pub(super) use rumqttc::v5::{AsyncClient, Event, EventLoop};
-    pub(super) mod mqttbytes {
-        pub(in crate::source::session) use rumqttc::v5::mqttbytes::QoS;
-    }
     pub(super) mod mqttbytes_packet {
         pub(in crate::source::session) use rumqttc::v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
     }
@@ -323,13 +342,17 @@ fn options_four(options: &BrokerOptions) -> rumqttc::MqttOptions {
         .set_manual_acks(true)
         .set_inflight(OUTGOING)
         .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
-        .set_max_packet_size(options.max_packet, options.max_packet)
+        .set_max_packet_size(LARGEST, LARGEST)
         .set_transport(super::transport(options));
     if let Some((user, password)) = &options.credentials {
         mqtt.set_credentials(user, password);
     }
     mqtt
 }
+
+/// The largest packet of the protocol. A client that takes less gets a larger message again for ever with 3.1.1, and with MQTT 5 never
+/// hears of it; so all are taken, and the intake counts those that are too large. What the broker lets through is the bound.
+const LARGEST: usize = 268_435_455 + 5;
 
 /// Publishes of its own that the client keeps slots for. The agent makes none, and the library's default for MQTT 5 is 13 MB of slots.
 const OUTGOING: u16 = 16;
@@ -345,7 +368,7 @@ fn options_five(options: &BrokerOptions) -> rumqttc::v5::MqttOptions {
         .set_keep_alive(std::time::Duration::from_secs(u64::from(options.keep_alive.max(5))))
         .set_session_expiry_interval(Some(SESSION_SECONDS))
         .set_receive_maximum(Some(options.in_flight))
-        .set_max_packet_size(Some(u32::try_from(options.max_packet).unwrap_or(u32::MAX)))
+        .set_max_packet_size(Some(u32::try_from(LARGEST).unwrap_or(u32::MAX)))
         .set_transport(super::transport(options));
     if let Some((user, password)) = &options.credentials {
         mqtt.set_credentials(user, password);
@@ -366,7 +389,20 @@ fn publish_five(packet: u16) -> rumqttc::v5::mqttbytes::v5::Publish {
     publish
 }
 
-session!(v4, super::four, super::options_four, super::publish_four, |topic: &String| topic.clone());
-session!(v5, super::five, super::options_five, super::publish_five, |topic: &bytes::Bytes| {
+fn filter_four(filter: String) -> rumqttc::SubscribeFilter {
+    rumqttc::SubscribeFilter::new(filter, rumqttc::QoS::AtLeastOnce)
+}
+
+/// A subscription that stood already does not bring the retained messages again.
+fn filter_five(filter: String) -> rumqttc::v5::mqttbytes::v5::Filter {
+    use rumqttc::v5::mqttbytes::{
+        QoS,
+        v5::{Filter, RetainForwardRule},
+    };
+    Filter { retain_forward_rule: RetainForwardRule::OnNewSubscribe, ..Filter::new(filter, QoS::AtLeastOnce) }
+}
+
+session!(v4, super::four, super::options_four, super::publish_four, super::filter_four, |topic: &String| topic.clone());
+session!(v5, super::five, super::options_five, super::publish_five, super::filter_five, |topic: &bytes::Bytes| {
     String::from_utf8_lossy(topic).into_owned()
 });

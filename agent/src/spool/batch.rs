@@ -60,6 +60,13 @@ impl BatchBuilder {
         *self.stamp.get_or_insert_with(now)
     }
 
+    /// Without a message that was kept there is no first message either: the stamp is taken anew with the next one.
+    pub fn forget_idle_stamp(&mut self) {
+        if self.is_empty() {
+            self.stamp = None;
+        }
+    }
+
     /// Adds one device's readings. The stamp must have been taken.
     pub fn push(
         &mut self,

@@ -91,6 +91,7 @@ reasons! {
     10 UnknownUnit Codec "The payload names a unit that cannot be converted to the metric's." "Correct the unit in the model or the device.";
     11 BadTimestamp Codec "The timestamp cannot be read in the format that the model names." "Correct the timestamp rule.";
     12 QuotaExceeded Codec "An unapproved device has more readings waiting than may be kept for it." "Approve or deny the device.";
+    13 RetainedWithoutTime Codec "The broker had kept the message (retained), and its payload does not tell when it was measured." "None needed: the device's next message counts; else let the payload tell the time, or publish without retain.";
 
     100 Malformed Refused "Header or section bytes do not follow the envelope." "Update the agent; report it if that does not help.";
     101 Oversize Refused "The proof is larger than the gateway takes." "None needed: the agent seals smaller proofs.";

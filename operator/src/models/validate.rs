@@ -57,9 +57,15 @@ fn check_attestation(minimum: Attestation) -> Result<(), Invalid> {
 pub fn model(name: &str, spec: &spec::EdgeDeviceModelSpec) -> Result<Model, Invalid> {
     let mut metrics = indexed(&spec.metrics, "spec.metrics", metric)?;
     metrics.sort_by(|a, b| a.name.cmp(&b.name));
+    let sources = indexed(&spec.sources, "spec.sources", source)?;
+    for (index, source) in sources.iter().enumerate() {
+        source.check(&metrics).map_err(|problem| {
+            Invalid::new(format!("spec.sources[{index}].{}", problem.field), problem.reason, problem.remedy)
+        })?;
+    }
     Ok(Model {
         name: name.to_owned(),
-        sources: indexed(&spec.sources, "spec.sources", source)?,
+        sources,
         metrics,
         cadence_ms: duration_ms("spec.cadence", &spec.cadence)?,
         reorder_horizon_ms: duration_ms("spec.reorderHorizon", &spec.reorder_horizon)?,

@@ -58,6 +58,13 @@ async fn what_is_wrong_is_refused_or_told_and_the_last_good_version_works_on() {
     world.apply(&MODEL.replace("cadence: 1s", "cadence: 700ms")).unwrap();
     let told = condition!(models "meter", "Ready", "False");
     assert!(told.message.contains("spec.cadence") && told.message.contains("choose"), "{}", told.message);
+    world.apply(&MODEL.replace("metric: energy}", "metric: energy, unit: Cel}")).unwrap();
+    eventually("the word on the unit", || async {
+        let conditions = models.get("meter").await.unwrap().status?.conditions;
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready")?;
+        (ready.status == "False" && ready.message.contains("spec.sources[0].fields[0].unit")).then_some(())
+    })
+    .await;
     let registry = world.ledger.registry();
     assert_eq!(registry.model_chain("meter").unwrap().newest().unwrap().model.cadence_ms, 1000);
     world.apply(MODEL).unwrap();

@@ -261,7 +261,7 @@ fn sources_that_cannot_work_are_told_and_left_out() {
             Limits::default(),
         );
         assert_eq!(decoder.filters(), ["a"]);
-        problems.into_iter().map(|problem| problem.field).collect::<Vec<_>>()
+        problems.into_iter().map(|problem| problem.problem.field).collect::<Vec<_>>()
     };
     assert_eq!(wrong(&|source| source.topic = "a/#/b".to_owned()), ["topic"]);
     assert_eq!(wrong(&|source| source.fields[0].metric = "q".to_owned()), ["fields[0].metric"]);

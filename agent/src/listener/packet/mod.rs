@@ -1,14 +1,15 @@
 //! MQTT 3.1.1 and 5 packets, as far as hardware that only publishes needs them.
 //!
 //! Pure and incremental: [`parse`] looks at the bytes that are there and says what packet begins them, how many more are needed, or what
-//! is wrong. Nothing is copied; nothing larger than the limit is waited for.
+//! is wrong. Nothing is copied; nothing larger than the limit is waited for. Of a message that is larger only the head is read: it is to be
+//! passed over, but acknowledged.
 
 mod answer;
 mod reader;
 
 use std::ops::Range;
 
-pub use answer::{Welcome, connack, disconnect, pingresp, puback, suback, unsuback};
+pub use answer::{Answer, Welcome, connack, disconnect, pingresp, puback, suback, unsuback};
 use reader::{Reader, Result, nonzero};
 
 /// Protocol level of a connection.
@@ -46,6 +47,17 @@ pub enum Parsed {
         /// Its length in bytes.
         length: usize,
     },
+    /// The head of a message that is larger than the limit; the rest need not be there.
+    Oversize {
+        /// Where the topic stands.
+        topic: Range<usize>,
+        /// 0, 1 or 2.
+        qos: u8,
+        /// Packet identifier; 0 with QoS 0.
+        packet: u16,
+        /// Length of the whole packet in bytes.
+        length: usize,
+    },
 }
 
 /// A packet from a client.
@@ -71,8 +83,8 @@ pub enum Packet {
     },
     /// PINGREQ.
     Ping,
-    /// DISCONNECT.
-    Disconnect,
+    /// DISCONNECT, with the session's expiry in seconds where it is to be another one.
+    Disconnect(Option<u32>),
     /// PUBACK and the like: there is nothing that they could answer.
     Ignored,
 }
@@ -86,6 +98,8 @@ pub struct Connect {
     pub client: String,
     /// Clean session or clean start.
     pub clean: bool,
+    /// Seconds for which the session is to outlive the connection; `u32::MAX`: for ever.
+    pub expiry: u32,
     /// Seconds; 0: none.
     pub keep_alive: u16,
     /// User name, if any.
@@ -129,7 +143,10 @@ pub fn parse(buffer: &[u8], version: Option<Version>, limit: usize) -> Result<Pa
     }
     let length = header + remaining;
     if length > limit {
-        return Err(PacketError::TooLarge(length));
+        return match (first >> 4, version) {
+            (3, Some(_)) => oversize(buffer, header, length, first & 15),
+            _ => Err(PacketError::TooLarge(length)),
+        };
     }
     if buffer.len() < length {
         return Ok(Parsed::Incomplete);
@@ -149,7 +166,7 @@ pub fn parse(buffer: &[u8], version: Option<Version>, limit: usize) -> Result<Pa
             Packet::Unsubscribe { packet, filters }
         }
         (12, Some(_)) if flags == 0 && remaining == 0 => Packet::Ping,
-        (14, Some(_)) if flags == 0 => Packet::Disconnect,
+        (14, Some(version)) if flags == 0 => Packet::Disconnect(disconnect_expiry(&mut reader, version)?),
         (4, Some(_)) if flags == 0 => Packet::Ignored,
         _ => return Err(PacketError::Malformed("a packet that a client may not send here")),
     };
@@ -169,10 +186,13 @@ fn connect(reader: &mut Reader<'_>) -> Result<Connect> {
     if flags & 1 != 0 || (flags >> 3) & 3 == 3 {
         return Err(PacketError::Malformed("reserved connect flags"));
     }
+    let clean = flags & 2 != 0;
     let keep_alive = reader.u16()?;
-    if version == Version::V5 {
-        reader.properties()?;
-    }
+    let expiry = match version {
+        Version::V4 if clean => 0,
+        Version::V4 => u32::MAX,
+        Version::V5 => reader.properties()?.expiry.unwrap_or(0),
+    };
     let client = reader.text()?.to_owned();
     if flags & 4 != 0 {
         // The last will is not kept: an agent has nobody to tell it to.
@@ -192,10 +212,11 @@ fn connect(reader: &mut Reader<'_>) -> Result<Connect> {
     if reader.at != reader.end {
         return Err(PacketError::Malformed("bytes after CONNECT"));
     }
-    Ok(Connect { version, client, clean: flags & 2 != 0, keep_alive, user, password })
+    Ok(Connect { version, client, clean, expiry, keep_alive, user, password })
 }
 
-fn publish(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Publish> {
+/// QoS, topic and packet identifier of a PUBLISH.
+fn head(reader: &mut Reader<'_>, flags: u8) -> Result<(u8, Range<usize>, u16)> {
     let qos = (flags >> 1) & 3;
     if qos == 3 {
         return Err(PacketError::Malformed("QoS 3"));
@@ -207,11 +228,40 @@ fn publish(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Publi
         return Err(PacketError::Malformed("a wildcard in a topic"));
     }
     let packet = if qos > 0 { nonzero(reader.u16()?)? } else { 0 };
-    let alias = if version == Version::V5 { reader.properties()? } else { 0 };
+    Ok((qos, topic, packet))
+}
+
+fn publish(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Publish> {
+    let (qos, topic, packet) = head(reader, flags)?;
+    let alias = if version == Version::V5 { reader.properties()?.alias } else { 0 };
     if topic.is_empty() && alias == 0 {
         return Err(PacketError::Malformed("an empty topic"));
     }
     Ok(Publish { topic, payload: reader.at..reader.end, qos, duplicate: flags & 8 != 0, packet, alias })
+}
+
+/// A PUBLISH of which only the head is wanted.
+fn oversize(buffer: &[u8], header: usize, length: usize, flags: u8) -> Result<Parsed> {
+    let Some(&[high, low]) = buffer.get(header..header + 2) else { return Ok(Parsed::Incomplete) };
+    let identifier = if (flags >> 1) & 3 > 0 { 2 } else { 0 };
+    let end = header + 2 + usize::from(u16::from_be_bytes([high, low])) + identifier;
+    if end > length {
+        return Err(PacketError::Malformed("a field is longer than the packet"));
+    }
+    if buffer.len() < end {
+        return Ok(Parsed::Incomplete);
+    }
+    let (qos, topic, packet) = head(&mut Reader { bytes: buffer, at: header, end }, flags)?;
+    Ok(Parsed::Oversize { topic, qos, packet, length })
+}
+
+/// A reason code, then properties: both may be left out.
+fn disconnect_expiry(reader: &mut Reader<'_>, version: Version) -> Result<Option<u32>> {
+    if version == Version::V4 || reader.end - reader.at < 2 {
+        return Ok(None);
+    }
+    reader.u8()?;
+    Ok(reader.properties()?.expiry)
 }
 
 fn filters(reader: &mut Reader<'_>, version: Version, options: usize) -> Result<(u16, usize)> {
@@ -258,6 +308,7 @@ mod tests {
             version: Version::V4,
             client: "me".to_owned(),
             clean: true,
+            expiry: 0,
             keep_alive: 60,
             user: Some("u".to_owned()),
             password: Some(b"pw".to_vec()),
@@ -265,8 +316,19 @@ mod tests {
         assert_eq!(connect, expected);
         let five = b"\x10\x14\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\x00\x05\x00\x02me";
         assert!(
-            matches!(parse(five, None, 100), Ok(Parsed::Packet { packet: Packet::Connect(connect), .. }) if connect.version == Version::V5)
+            matches!(parse(five, None, 100), Ok(Parsed::Packet { packet: Packet::Connect(connect), .. }) if connect.version == Version::V5 && connect.expiry == 5)
         );
+        let kept = b"\x10\x0e\x00\x04MQTT\x04\x00\x00\x3c\x00\x02me";
+        assert!(
+            matches!(parse(kept, None, 100), Ok(Parsed::Packet { packet: Packet::Connect(connect), .. }) if connect.expiry == u32::MAX)
+        );
+        let disconnect = |bytes: &[u8], version| match parse(bytes, Some(version), 100) {
+            Ok(Parsed::Packet { packet: Packet::Disconnect(expiry), .. }) => expiry,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(disconnect(b"\xe0\x00", Version::V4), None);
+        assert_eq!(disconnect(b"\xe0\x01\x00", Version::V5), None);
+        assert_eq!(disconnect(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x07", Version::V5), Some(7));
         assert_eq!(
             parse(b"\x10\x0e\x00\x06MQIsdp\x03\x02\x00\x00\x00\x00", None, 100),
             Err(PacketError::Malformed("the protocol's name is not MQTT"))
@@ -289,8 +351,28 @@ mod tests {
         for bytes in cases {
             assert!(parse(bytes, Some(Version::V4), 1 << 30).is_err(), "{bytes:?}");
         }
-        assert_eq!(parse(b"\x30\xff\x01", Some(Version::V4), 100), Err(PacketError::TooLarge(258)));
+        assert_eq!(parse(b"\x82\xff\x01", Some(Version::V4), 100), Err(PacketError::TooLarge(258)));
+        assert_eq!(parse(b"\x10\xff\x01", None, 100), Err(PacketError::TooLarge(258)));
         assert!(parse(PUBLISH, None, 100).is_err(), "before CONNECT");
+    }
+
+    #[test]
+    fn of_a_message_that_is_too_large_the_head_is_read() {
+        let large = b"\x32\xff\x01\x00\x03a/b\x00\x07{";
+        for end in 0..large.len() - 1 {
+            assert_eq!(parse(&large[..end], Some(Version::V5), 100), Ok(Parsed::Incomplete), "{end}");
+        }
+        let head = Ok(Parsed::Oversize { topic: 5..8, qos: 1, packet: 7, length: 258 });
+        assert_eq!(parse(&large[..large.len() - 1], Some(Version::V5), 100), head);
+        assert_eq!(parse(large, Some(Version::V4), 100), head);
+        for bad in [
+            &b"\x32\xff\x01\x00\x01+\x00\x07"[..],
+            b"\x32\xff\x01\x00\x01a\x00\x00",
+            b"\x36\xff\x01\x00\x01a\x00\x01",
+            b"\x30\xff\x01\xff\xff",
+        ] {
+            assert!(parse(bad, Some(Version::V4), 100).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

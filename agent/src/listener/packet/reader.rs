@@ -14,6 +14,15 @@ pub(super) struct Reader<'a> {
     pub(super) end: usize,
 }
 
+/// The properties that matter here.
+#[derive(Debug, Default)]
+pub(super) struct Properties {
+    /// Topic alias; 0: none.
+    pub(super) alias: u16,
+    /// Session expiry in seconds.
+    pub(super) expiry: Option<u32>,
+}
+
 pub(super) type Result<T> = std::result::Result<T, PacketError>;
 
 impl<'a> Reader<'a> {
@@ -41,6 +50,11 @@ impl<'a> Reader<'a> {
         Ok(u16::from_be_bytes(bytes))
     }
 
+    fn u32(&mut self) -> Result<u32> {
+        let bytes = self.take(4)?.try_into().map_err(|_| PacketError::Malformed("an integer is missing"))?;
+        Ok(u32::from_be_bytes(bytes))
+    }
+
     pub(super) fn prefixed(&mut self) -> Result<Range<usize>> {
         let length = usize::from(self.u16()?);
         self.range(length)
@@ -52,18 +66,19 @@ impl<'a> Reader<'a> {
         text.filter(|text| !text.contains('\0')).ok_or(PacketError::Malformed("a text is not UTF-8"))
     }
 
-    /// MQTT 5 properties; answers the topic alias, if there is one.
-    pub(super) fn properties(&mut self) -> Result<u16> {
+    /// MQTT 5 properties.
+    pub(super) fn properties(&mut self) -> Result<Properties> {
         let length = self.varint()?;
         let range = self.range(length)?;
         let mut properties = Reader { bytes: self.bytes, at: range.start, end: range.end };
-        let mut alias = 0;
+        let mut found = Properties::default();
         while properties.at < properties.end {
             match properties.varint()? {
                 0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => properties.skip(1)?,
                 0x13 | 0x21 | 0x22 => properties.skip(2)?,
-                0x23 => alias = properties.u16().and_then(nonzero)?,
-                0x02 | 0x11 | 0x18 | 0x27 => properties.skip(4)?,
+                0x23 => found.alias = properties.u16().and_then(nonzero)?,
+                0x11 => found.expiry = Some(properties.u32()?),
+                0x02 | 0x18 | 0x27 => properties.skip(4)?,
                 0x0b => {
                     properties.varint()?;
                 }
@@ -77,7 +92,7 @@ impl<'a> Reader<'a> {
                 _ => return Err(PacketError::Malformed("an unknown property")),
             }
         }
-        Ok(alias)
+        Ok(found)
     }
 
     fn varint(&mut self) -> Result<usize> {

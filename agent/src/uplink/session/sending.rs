@@ -104,6 +104,7 @@ impl Session<'_> {
             metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
             metrics.unanswered.set(i64::try_from(unanswered).unwrap_or(i64::MAX));
             metrics.follow_given_up(&given_up);
+            metrics.count_duplicates(made.duplicates);
             self.next_seal = Instant::now() + self.context.options.seal_interval;
             for mut sealed in made.proofs {
                 // One trace follows the proof to the ledger; sampled, and beside the signed bytes.

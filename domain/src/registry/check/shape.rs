@@ -35,17 +35,11 @@ pub(super) fn check_shape(model: &Model) -> Checked {
     })?;
     model.metrics.iter().try_for_each(check_metric)?;
     checks::validate(model).map_err(ChangeError::Check)?;
-    for (source, index) in model.sources.iter().zip(0..) {
-        for (field, place) in source.fields.iter().zip(0..) {
-            require(model.metric(&field.metric).is_some(), || {
-                let field_path = format!("sources/{index}/fields/{place}/metric");
-                invalid(
-                    field_path,
-                    format!("the model has no metric {:?}", field.metric),
-                    "add the metric or correct the name",
-                )
-            })?;
-        }
+    for (index, source) in model.sources.iter().enumerate() {
+        source.check(&model.metrics).map_err(|problem| {
+            let place = problem.field.replace(['.', '['], "/").replace(']', "");
+            invalid(format!("sources/{index}/{place}"), problem.reason, problem.remedy)
+        })?;
     }
     Ok(())
 }

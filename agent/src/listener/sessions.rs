@@ -1,0 +1,173 @@
+//! Which clients' sessions outlive their connections.
+//!
+//! There is nothing to deliver to hardware. What a session means is that a client may send again, under the same packet identifiers,
+//! what was not acknowledged; a client that hears that its session is gone drops those messages. So a session is known for as long as
+//! the client asked for, and packet identifiers belong to sessions ([`crate::intake::Intake::session`]).
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// Sessions that are remembered; beyond it those that ended first are forgotten.
+const MAX_SESSIONS: usize = 65_536;
+/// A session that never expires.
+pub(super) const FOR_EVER: u32 = u32::MAX;
+
+/// When a session without a connection is forgotten.
+#[derive(Debug)]
+struct Kept {
+    /// The newest connection that it belongs to.
+    connection: Arc<Notify>,
+    /// When that connection ended; `None`: it stands.
+    ended: Option<Instant>,
+    /// Seconds after that.
+    expiry: u32,
+}
+
+impl Kept {
+    fn stands(&self, now: Instant) -> bool {
+        self.expiry == FOR_EVER
+            || self.ended.is_none_or(|ended| now < ended + Duration::from_secs(u64::from(self.expiry)))
+    }
+}
+
+/// A connection's hold on its session.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    session: u64,
+    connection: Arc<Notify>,
+}
+
+impl Hold {
+    /// Waits until another connection takes the session over: what this one has not taken yet comes again there.
+    pub(super) async fn lost(&self) {
+        self.connection.notified().await;
+    }
+}
+
+type Known = HashMap<u64, Kept>;
+
+/// The sessions of all clients of a listener.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<Known>);
+
+impl Sessions {
+    /// A panic elsewhere leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client begins or goes on with its session. Answers whether the session was known; `clean`: it is to be a new one.
+    pub(super) fn begin(&self, session: u64, clean: bool, expiry: u32, now: Instant) -> (bool, Hold) {
+        let mut known = self.lock();
+        let before = known.remove(&session);
+        let present = !clean && before.as_ref().is_some_and(|kept| kept.stands(now));
+        if let Some(before) = before {
+            before.connection.notify_one();
+        }
+        if known.len() >= MAX_SESSIONS {
+            forget(&mut known, now);
+        }
+        let connection = Arc::new(Notify::new());
+        known.insert(session, Kept { connection: Arc::clone(&connection), ended: None, expiry });
+        (present, Hold { session, connection })
+    }
+
+    /// The connection ended; `expiry`: another one, told with DISCONNECT. Another connection may have taken the session over.
+    pub(super) fn end(&self, hold: &Hold, expiry: Option<u32>, now: Instant) {
+        let mut known = self.lock();
+        let own = |kept: &&mut Kept| Arc::ptr_eq(&kept.connection, &hold.connection);
+        let Some(kept) = known.get_mut(&hold.session).filter(own) else { return };
+        kept.ended = Some(now);
+        // A session that was to end with its connection cannot be made longer.
+        kept.expiry = expiry.filter(|_| kept.expiry > 0).unwrap_or(kept.expiry);
+        if kept.expiry == 0 {
+            known.remove(&hold.session);
+        }
+    }
+}
+
+fn forget(known: &mut Known, now: Instant) {
+    known.retain(|_, kept| kept.stands(now));
+    if known.len() >= MAX_SESSIONS {
+        let ended = known.iter().filter_map(|(session, kept)| Some((kept.ended?, *session)));
+        if let Some((_, oldest)) = ended.min() {
+            known.remove(&oldest);
+        }
+    }
+}
+
+/// A name for a client that has none, so that it shares no session with others.
+pub(super) fn made_up_name() -> String {
+    format!("depin-{:016x}", RandomState::new().hash_one(0_u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_known_for_as_long_as_the_client_asked() {
+        let (sessions, start) = (Sessions::default(), Instant::now());
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let (present, hold) = sessions.begin(1, false, 10, start);
+        assert!(!present, "the first time");
+        sessions.end(&hold, None, later(100));
+        let (present, hold) = sessions.begin(1, false, 10, later(109));
+        assert!(present, "it counts from the end of the connection");
+        sessions.end(&hold, None, later(200));
+        assert!(!sessions.begin(1, false, 10, later(210)).0, "expired");
+        assert!(!sessions.begin(1, true, 10, later(211)).0, "the client wants a new one");
+        assert!(!sessions.begin(2, false, 10, later(211)).0, "another client");
+    }
+
+    #[test]
+    fn a_session_without_expiry_ends_with_its_connection() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let (_, hold) = sessions.begin(1, true, 0, now);
+        sessions.end(&hold, Some(100), now);
+        assert!(!sessions.begin(1, false, FOR_EVER, now).0);
+        let (_, hold) = sessions.begin(1, false, FOR_EVER, now);
+        sessions.end(&hold, None, now);
+        let year = now + Duration::from_secs(366 * 86_400);
+        let (present, hold) = sessions.begin(1, false, FOR_EVER, year);
+        assert!(present);
+        sessions.end(&hold, Some(0), year);
+        assert!(!sessions.begin(1, false, FOR_EVER, year).0, "told with DISCONNECT");
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_does_not_end_what_a_new_one_took_over() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let (_, old) = sessions.begin(1, true, 0, now);
+        let (_, new) = sessions.begin(1, false, 60, now);
+        old.lost().await;
+        sessions.end(&old, None, now);
+        sessions.end(&new, None, now);
+        assert!(sessions.begin(1, false, 60, now).0);
+    }
+
+    #[test]
+    fn too_many_sessions_push_out_the_one_that_ended_first() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        for session in 0..MAX_SESSIONS as u64 {
+            let (_, hold) = sessions.begin(session, false, FOR_EVER, now);
+            if session == 7 || session == 8 {
+                sessions.end(&hold, None, now + Duration::from_secs(session));
+            }
+        }
+        sessions.begin(u64::MAX, false, FOR_EVER, now);
+        let known = sessions.lock();
+        assert_eq!((known.len(), known.contains_key(&7), known.contains_key(&8)), (MAX_SESSIONS, false, true));
+    }
+
+    #[test]
+    fn made_up_names_differ() {
+        assert_ne!(made_up_name(), made_up_name());
+    }
+}
