@@ -131,7 +131,7 @@ impl Agent {
         let mut listening = None;
         if let Some((address, settings)) = options.listener {
             let at = |source| StartError::Listen { address, source };
-            let listener = Listener::bind(address, settings).await.map_err(at)?;
+            let listener = Listener::bind(address, settings).await.map_err(at)?.keeping(Arc::clone(&context.state));
             let bound = listener.address().map_err(at)?;
             tracing::info!(address = %bound, "MQTT listener listens");
             listening = Some(bound);

@@ -10,9 +10,11 @@ mod sessions;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use depin_domain::ids::Digest;
+use depin_log::Storage;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -66,12 +68,19 @@ impl ListenerOptions {
 pub struct Listener {
     socket: TcpListener,
     options: Arc<ListenerOptions>,
+    storage: Option<Arc<dyn Storage>>,
 }
 
 impl Listener {
     /// Binds the address.
     pub async fn bind(address: SocketAddr, options: ListenerOptions) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, options: Arc::new(options) })
+        Ok(Self { socket: TcpListener::bind(address).await?, options: Arc::new(options), storage: None })
+    }
+
+    /// Keeps clients' sessions there.
+    #[must_use]
+    pub fn keeping(self, storage: Arc<dyn Storage>) -> Self {
+        Self { storage: Some(storage), ..self }
     }
 
     /// Where it listens.
@@ -81,8 +90,10 @@ impl Listener {
 
     /// Serves until `stop`, and then until every connection has said goodbye.
     pub async fn run(self, intake: Arc<Intake>, metrics: Metrics, mut stop: watch::Receiver<bool>) {
-        let shared =
-            connection::Shared { intake, options: Arc::clone(&self.options), sessions: Arc::new(Sessions::default()) };
+        let sessions = self.storage.as_ref().map(|storage| Sessions::load(&**storage, Instant::now()));
+        let sessions = Arc::new(sessions.unwrap_or_default());
+        let keeping = self.storage.map(|storage| tokio::spawn(Arc::clone(&sessions).keep(storage, stop.clone())));
+        let shared = connection::Shared { intake, options: Arc::clone(&self.options), sessions };
         let places = Arc::new(Semaphore::new(self.options.max_connections));
         loop {
             let accepted = tokio::select! {
@@ -123,6 +134,11 @@ impl Listener {
                 }
                 drop(place);
             });
+        }
+        if let Some(keeping) = keeping
+            && keeping.await.is_err()
+        {
+            tracing::error!("the task that keeps MQTT sessions ended unexpectedly");
         }
         let all = u32::try_from(self.options.max_connections).unwrap_or(u32::MAX);
         // Closed only when the process ends anyway.

@@ -2,7 +2,7 @@
 //!
 //! There is nothing to deliver to hardware. What a session means is that a client may send again, under the same packet identifiers,
 //! what was not acknowledged; a client that hears that its session is gone drops those messages. So a session is known for as long as
-//! the client asked for, and packet identifiers belong to sessions ([`crate::intake::Intake::session`]).
+//! the client asked for, over a restart of the agent too, and packet identifiers belong to sessions ([`crate::intake::Intake::session`]).
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use depin_log::{Storage, checkpoint};
+use tokio::{
+    sync::{Notify, watch},
+    time::{self, Instant},
+};
+
+use crate::stop::stopped;
+
+const NAME: &str = "sessions";
+const TAG: u32 = u32::from_le_bytes(*b"ases");
+/// Bytes of a session on disk: its number and its expiry, little-endian.
+const ON_DISK: usize = 12;
+/// Between two writes.
+const PACE: Duration = Duration::from_secs(1);
 
 /// Sessions that are remembered; beyond it those that ended first are forgotten.
 const MAX_SESSIONS: usize = 65_536;
@@ -54,12 +67,64 @@ type Known = HashMap<u64, Kept>;
 
 /// The sessions of all clients of a listener.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<Known>);
+pub(super) struct Sessions {
+    known: Mutex<Known>,
+    /// What is on disk is no longer what is to be there.
+    changed: Notify,
+}
 
 impl Sessions {
     /// A panic elsewhere leaves the map whole.
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With what was kept; from now on each of them expires as if its connection had ended now.
+    pub(super) fn load(storage: &dyn Storage, now: Instant) -> Self {
+        let sessions = Self::default();
+        match checkpoint::load(storage, NAME, TAG) {
+            Ok(loaded) => {
+                let bytes = loaded.newest.map(|(_, bytes)| bytes).unwrap_or_default();
+                sessions.lock().extend(bytes.chunks_exact(ON_DISK).filter_map(|bytes| {
+                    let (session, expiry) = bytes.split_first_chunk()?;
+                    let expiry = u32::from_le_bytes(expiry.try_into().ok()?);
+                    let kept = Kept { connection: Arc::default(), ended: Some(now), expiry };
+                    Some((u64::from_le_bytes(*session), kept))
+                }));
+            }
+            Err(error) => tracing::error!(%error, "the kept MQTT sessions are not used: clients begin new ones"),
+        }
+        sessions
+    }
+
+    fn on_disk(&self) -> Vec<u8> {
+        let known = self.lock();
+        let kept = known.iter().filter(|(_, kept)| kept.expiry > 0);
+        kept.flat_map(|(session, kept)| session.to_le_bytes().into_iter().chain(kept.expiry.to_le_bytes())).collect()
+    }
+
+    /// Writes what changed, now and then, until `stop`, and then once more. A session that a crash makes forgotten is a new one to its
+    /// client, as after any loss.
+    pub(super) async fn keep(self: Arc<Self>, storage: Arc<dyn Storage>, mut stop: watch::Receiver<bool>) {
+        let mut last = false;
+        while !last {
+            tokio::select! {
+                () = self.changed.notified() => tokio::select! {
+                    () = time::sleep(PACE) => {}
+                    () = stopped(&mut stop) => last = true,
+                },
+                () = stopped(&mut stop) => last = true,
+            }
+            let (bytes, storage) = (self.on_disk(), Arc::clone(&storage));
+            let written = tokio::task::spawn_blocking(move || checkpoint::write(&*storage, NAME, TAG, &bytes)).await;
+            match written {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "MQTT sessions cannot be kept: after a restart clients begin new ones")
+                }
+                Err(error) => tracing::error!(%error, "writing the MQTT sessions ended unexpectedly"),
+            }
+        }
     }
 
     /// A client begins or goes on with its session. Answers whether the session was known; `clean`: it is to be a new one.
@@ -67,11 +132,14 @@ impl Sessions {
         let mut known = self.lock();
         let before = known.remove(&session);
         let present = !clean && before.as_ref().is_some_and(|kept| kept.stands(now));
-        if let Some(before) = before {
+        if let Some(before) = &before {
             before.connection.notify_one();
         }
         if known.len() >= MAX_SESSIONS {
             forget(&mut known, now);
+        }
+        if before.map_or(0, |kept| kept.expiry) != expiry {
+            self.changed.notify_one();
         }
         let connection = Arc::new(Notify::new());
         known.insert(session, Kept { connection: Arc::clone(&connection), ended: None, expiry });
@@ -85,7 +153,10 @@ impl Sessions {
         let Some(kept) = known.get_mut(&hold.session).filter(own) else { return };
         kept.ended = Some(now);
         // A session that was to end with its connection cannot be made longer.
-        kept.expiry = expiry.filter(|_| kept.expiry > 0).unwrap_or(kept.expiry);
+        if let Some(expiry) = expiry.filter(|expiry| kept.expiry > 0 && *expiry != kept.expiry) {
+            kept.expiry = expiry;
+            self.changed.notify_one();
+        }
         if kept.expiry == 0 {
             known.remove(&hold.session);
         }
@@ -164,6 +235,25 @@ mod tests {
         sessions.begin(u64::MAX, false, FOR_EVER, now);
         let known = sessions.lock();
         assert_eq!((known.len(), known.contains_key(&7), known.contains_key(&8)), (MAX_SESSIONS, false, true));
+    }
+
+    #[tokio::test]
+    async fn sessions_outlive_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(depin_log::DiskStorage::open(folder.path()).unwrap());
+        let (sessions, now) = (Arc::new(Sessions::load(&*storage, Instant::now())), Instant::now());
+        sessions.begin(1, false, FOR_EVER, now);
+        sessions.begin(2, true, 60, now);
+        sessions.begin(3, true, 0, now);
+        let (stop, stopping) = watch::channel(false);
+        let keeping = tokio::spawn(Arc::clone(&sessions).keep(Arc::clone(&storage), stopping));
+        stop.send_replace(true);
+        keeping.await.unwrap();
+        let sessions = Sessions::load(&*storage, now);
+        let known = |session, seconds| sessions.begin(session, false, 60, now + Duration::from_secs(seconds)).0;
+        assert_eq!([known(1, 1 << 30), known(2, 61), known(3, 0)], [true, false, false]);
+        let sessions = Sessions::load(&*storage, now);
+        assert!(sessions.begin(2, false, 60, now + Duration::from_secs(59)).0);
     }
 
     #[test]

@@ -78,6 +78,16 @@ async fn a_client_that_keeps_its_session_sends_again_what_was_not_acknowledged()
     gateway.until("the readings", |ledger| complete(ledger, 0..3)).await;
     gateway.look(|ledger| assert_eq!(ledger.readings.len(), 6));
 
+    // The agent starts anew: the client goes on with the same session.
+    agent.stop().await;
+    let agent = Agent::start(options(folder.path(), &gateway, &["--mqtt-listen", "127.0.0.1:0"])).await.unwrap();
+    let address = agent.listener.unwrap();
+    let mut settings = MqttOptions::new("keeps", address.ip().to_string(), address.port());
+    settings.set_clean_session(false);
+    let (_client, mut events) = AsyncClient::new(settings, 100);
+    let after = event(&mut events, connected).await;
+    assert!(matches!(after, Packet::ConnAck(answer) if answer.session_present), "over a restart too");
+
     // Who wants a clean session gets one.
     let mut settings = MqttOptions::new("keeps", address.ip().to_string(), address.port());
     settings.set_clean_session(true);
@@ -109,5 +119,29 @@ async fn clients_without_a_name_get_one_each() {
         connections.push(stream);
     }
     assert_eq!(names.len(), 2, "{names:?}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_tells_twice_is_counted_as_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    let agent = Agent::start(options(folder.path(), &gateway, &["--mqtt-listen", "127.0.0.1:0"])).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    // While the gateway is away nothing is sealed, so that both come into one seal.
+    gateway.stop().await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while agent.metrics.connected.get() == 1 {
+        assert!(tokio::time::Instant::now() < deadline, "the agent does not see that the gateway is gone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..2 {
+        publish(agent.listener.unwrap(), "one", 0..3, &["a"]).await;
+    }
+    gateway.restart().await;
+    gateway.until("the readings", |ledger| complete(ledger, 0..3)).await;
+    gateway.look(|ledger| assert!(ledger.readings.values().all(|(_, count)| *count == 1)));
+    let dropped = agent.metrics.dropped.get_or_create(&ReasonLabel { reason: "duplicate" }).get();
+    assert_eq!(dropped, 6, "three messages of two metrics");
     agent.stop().await;
 }
