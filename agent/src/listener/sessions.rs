@@ -44,8 +44,13 @@ struct Kept {
 
 impl Kept {
     fn stands(&self, now: Instant) -> bool {
-        self.expiry == FOR_EVER
-            || self.ended.is_none_or(|ended| now < ended + Duration::from_secs(u64::from(self.expiry)))
+        let over = |ended| now >= ended + Duration::from_secs(u64::from(self.expiry));
+        match self.expiry {
+            // It ends with its connection, which ends when another one comes.
+            0 => false,
+            FOR_EVER => true,
+            _ => !self.ended.is_some_and(over),
+        }
     }
 }
 
@@ -216,7 +221,8 @@ mod tests {
     async fn an_old_connection_does_not_end_what_a_new_one_took_over() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let (_, old) = sessions.begin(1, true, 0, now);
-        let (_, new) = sessions.begin(1, false, 60, now);
+        let (present, new) = sessions.begin(1, false, 60, now);
+        assert!(!present, "the old one's session ends with it");
         old.lost().await;
         sessions.end(&old, None, now);
         sessions.end(&new, None, now);

@@ -315,7 +315,7 @@ macro_rules! session {
 fn want(context: &mut Context, subscriptions: &mut Subscriptions) {
     let models = context.filters.borrow_and_update();
     let named = &context.options.filters;
-    let wider = subscriptions.want(if named.is_empty() { &*models } else { named });
+    let wider = subscriptions.want(if named.is_empty() { &models } else { named });
     if !wider.is_empty() {
         tracing::info!(?wider, "topic filters overlap: these take their place, so that no message comes twice");
     }
