@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle, time};
 
 use crate::{
     clock::{Clock, SystemClock},
-    committer,
+    committer::{self, SharedStore},
     configuration::{Configuration, ConfigurationError},
     intake::Intake,
     listener::Listener,
@@ -64,6 +64,7 @@ pub struct Agent {
     /// Where the own listener listens.
     pub listener: Option<SocketAddr>,
     intake: Arc<Intake>,
+    store: SharedStore,
     stop_sources: watch::Sender<bool>,
     stop_committer: watch::Sender<bool>,
     stop_uplink: watch::Sender<bool>,
@@ -144,8 +145,13 @@ impl Agent {
             sources.push(tokio::spawn(running));
         }
         let spool_check = health.readiness("spool");
-        let committer =
-            tokio::spawn(committer::run(Arc::clone(&intake), store, metrics.clone(), spool_check, committer_stops));
+        let committer = tokio::spawn(committer::run(
+            Arc::clone(&intake),
+            Arc::clone(&store),
+            metrics.clone(),
+            spool_check,
+            committer_stops,
+        ));
         let uplink = tokio::spawn(uplink::run(context, uplink_stops));
         let registry = Arc::new(registry);
         Ok(Self {
@@ -154,6 +160,7 @@ impl Agent {
             metrics,
             listener: listening,
             intake,
+            store,
             stop_sources,
             stop_committer,
             stop_uplink,
@@ -174,6 +181,11 @@ impl Agent {
         ended("committer", time::timeout(Duration::from_secs(5), self.committer).await);
         self.stop_uplink.send_replace(true);
         ended("uplink", time::timeout(Duration::from_secs(5), self.uplink).await);
+        // What a task left to a blocking thread still holds the store, and with it the lock on its directory.
+        let deadline = time::Instant::now() + Duration::from_secs(5);
+        while Arc::strong_count(&self.store) > 1 && time::Instant::now() < deadline {
+            time::sleep(Duration::from_millis(5)).await;
+        }
         if !self.intake.drained() {
             tracing::warn!("some messages were not made durable; they were not acknowledged and will be sent again");
         }
