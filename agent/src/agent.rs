@@ -1,6 +1,7 @@
 //! The agent as a whole: its tasks, and how they start and end.
 
 use std::{
+    future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
@@ -8,7 +9,7 @@ use std::{
 };
 
 use depin_log::{DiskStorage, Storage};
-use depin_telemetry::Health;
+use depin_telemetry::{Health, watchdog};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, task::JoinHandle, time};
 
@@ -71,6 +72,7 @@ pub struct Agent {
     sources: Vec<JoinHandle<()>>,
     committer: JoinHandle<()>,
     uplink: JoinHandle<()>,
+    watchdog: JoinHandle<()>,
 }
 
 impl Agent {
@@ -136,23 +138,25 @@ impl Agent {
             let bound = listener.address().map_err(at)?;
             tracing::info!(address = %bound, "MQTT listener listens");
             listening = Some(bound);
-            sources.push(tokio::spawn(listener.run(Arc::clone(&intake), metrics.clone(), stopping.clone())));
+            let listens = listener.run(Arc::clone(&intake), metrics.clone(), stopping.clone());
+            sources.push(spawn(health.liveness("listener"), &stopping, listens));
         }
         if let Some(broker) = options.broker {
             let check = health.readiness("broker");
-            let running =
-                source::run(broker, Arc::clone(&intake), metrics.clone(), filters.subscribe(), check, stopping);
-            sources.push(tokio::spawn(running));
+            let (intake, metrics, filters) = (Arc::clone(&intake), metrics.clone(), filters.subscribe());
+            let subscribed = source::run(broker, intake, metrics, filters, check, stopping.clone());
+            sources.push(spawn(health.liveness("broker"), &stopping, subscribed));
         }
         let spool_check = health.readiness("spool");
-        let committer = tokio::spawn(committer::run(
-            Arc::clone(&intake),
-            Arc::clone(&store),
-            metrics.clone(),
-            spool_check,
-            committer_stops,
-        ));
-        let uplink = tokio::spawn(uplink::run(context, uplink_stops));
+        let watched = Arc::clone(&store);
+        let watchdog = watchdog::watch(health.liveness("store"), watchdog::PATIENCE, move || {
+            let store = Arc::clone(&watched);
+            async move { committer::with_store(&store, |_| ()).await }
+        });
+        let (taking, kept) = (Arc::clone(&intake), Arc::clone(&store));
+        let commits = committer::run(taking, kept, metrics.clone(), spool_check, committer_stops.clone());
+        let committer = spawn(health.liveness("committer"), &committer_stops, commits);
+        let uplink = spawn(health.liveness("uplink"), &uplink_stops, uplink::run(context, uplink_stops.clone()));
         let registry = Arc::new(registry);
         Ok(Self {
             health,
@@ -167,11 +171,13 @@ impl Agent {
             sources,
             committer,
             uplink,
+            watchdog: tokio::spawn(watchdog),
         })
     }
 
     /// Drains and ends: nothing more is taken, what was taken is made durable and acknowledged, answers under way are awaited shortly.
     pub async fn stop(self) {
+        self.watchdog.abort();
         self.intake.close();
         self.stop_sources.send_replace(true);
         for source in self.sources {
@@ -190,6 +196,16 @@ impl Agent {
             tracing::warn!("some messages were not made durable; they were not acknowledged and will be sent again");
         }
     }
+}
+
+/// A task that goes on until `stopping`; ending before is told by its liveness.
+fn spawn(
+    check: depin_telemetry::Check,
+    stopping: &watch::Receiver<bool>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let stopping = stopping.clone();
+    tokio::spawn(watchdog::guard(check, move || *stopping.borrow(), work))
 }
 
 fn ended(task: &str, outcome: Result<Result<(), tokio::task::JoinError>, time::error::Elapsed>) {

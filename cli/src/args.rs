@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use depin_domain::rewards::Account;
+use depin_domain::{ids::KeyId, rewards::Account};
 
 /// Looks into a network of devices, lets them in, explains and verifies what they are paid.
 #[derive(Debug, Parser)]
@@ -123,6 +123,9 @@ pub(crate) enum Command {
         /// A mosquitto.conf whose queue, in-flight and persistence settings are examined too
         #[arg(long, value_name = "FILE")]
         broker_config: Option<PathBuf>,
+        /// Where agents connect, https://host:port: looked at too
+        #[arg(long, env = "DEPIN_GATEWAY", value_name = "URL")]
+        gateway: Option<String>,
         #[command(flatten)]
         headings: HeadingsFlag,
     },
@@ -267,6 +270,10 @@ pub(crate) enum Command {
     Verify {
         /// File that `kubectl depin proofs --out` or `depin-agent receipts` wrote
         file: PathBuf,
+        /// Id of a key of which you know whose it is (`kubectl depin status -o json` tells agents' and the gateway's); repeatable. Any other
+        /// key is then a fault; without this flag, whose keys they are is not checked
+        #[arg(long, value_name = "KEY_ID")]
+        trusted: Vec<KeyId>,
     },
     /// Prints the shell's completion script
     Completion {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use depin_ledger::{EmbeddedLedger, Ledger};
 use depin_log::DiskStorage;
-use depin_telemetry::{AdminServer, Health, TelemetryOptions};
+use depin_telemetry::{AdminServer, Health, TelemetryOptions, watchdog};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let ledger = tokio::task::spawn_blocking(move || open_ledger(&data_dir, &limits, backed_up)).await??;
     let ledger = Arc::new(ledger);
     let health = Health::new();
-    let serving = health.readiness("serving");
+    let (serving, alive) = (health.readiness("serving"), health.liveness("ledger"));
     serving.fail("waiting for the certificates that the operator makes");
     let mut metrics = Registry::default();
     let failing = trouble::gauge(&mut metrics);
@@ -98,6 +98,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let gateway = Gateway::new(settings, Arc::clone(&ledger) as Arc<dyn Ledger>, clock, &mut metrics);
     let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(metrics), health).await?;
     let admin = tokio::spawn(admin.run(stop.clone().cancelled_owned()));
+    let watched = Arc::clone(&ledger);
+    let watchdog = tokio::spawn(watchdog::watch(alive, watchdog::PATIENCE, move || {
+        let ledger = Arc::clone(&watched);
+        // An error is an answer: readiness tells it.
+        async move { drop(ledger.info().await) }
+    }));
     let backups = backups.map(|backups| tokio::spawn(backups.run(stop.clone())));
     let retention = tokio::spawn(retention.run(stop.clone()));
     if let Some(running) = gateway.start(stop.clone()).await? {
@@ -110,6 +116,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         backups.await.context("the backups")?;
     }
     retention.await.context("the retention")?;
+    watchdog.abort();
+    // It holds the ledger until it is gone; that it was aborted is no error.
+    drop(watchdog.await);
     // Streams that a drain gave up may still hold the ledger; dropping the last hold closes it the same way.
     if let Some(ledger) = Arc::into_inner(ledger) {
         tokio::task::spawn_blocking(move || ledger.close()).await.context("close the ledger")?;

@@ -29,6 +29,7 @@ struct Agent {
     connections: usize,
     last_heard: Timestamp,
     status: Option<v1::AgentStatus>,
+    status_at: Timestamp,
     confirmed: u64,
     sent: u64,
 }
@@ -75,6 +76,7 @@ impl Presence {
         let entry = state.agents.entry(agent).or_default();
         entry.last_heard = now;
         entry.status = Some(status);
+        entry.status_at = now;
     }
 
     /// The agent has applied the registry up to `version`.
@@ -157,6 +159,7 @@ fn agent_message((id, agent): (&AgentId, &Agent)) -> v1::AgentPresence {
         status: agent.status.clone(),
         confirmed_registry_version: agent.confirmed,
         sent_registry_version: agent.sent,
+        status_at: agent.status_at.0,
     }
 }
 

@@ -49,7 +49,7 @@ def receipt(data):
     assert out["durable"] < 2 and out["archived"] < 2, "flag"
     return out
 
-KNOWN = {*range(1, 13), *range(100, 109), *range(200, 205), *range(300, 317)}
+KNOWN = {*range(1, 13), *range(100, 110), *range(200, 205), *range(300, 317)}
 
 def verdict(data):
     r = Reader(data)

@@ -4,6 +4,9 @@ use clap::Args;
 
 use crate::chance::fraction;
 
+/// Messages for which a value sticks.
+const STUCK: u64 = 10;
+
 /// How often each fault strikes: the share of messages, 0 to 1.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Faults (share of messages, 0 to 1)")]
@@ -20,7 +23,7 @@ pub struct Faults {
     /// By how much a skewed timestamp is wrong, in milliseconds
     #[arg(long, default_value_t = 86_400_000, allow_negative_numbers = true, value_name = "MS")]
     pub skew_ms: i64,
-    /// The first value repeats the device's first measurement ever
+    /// The first value sticks where it is, for ten messages
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub stuck: f64,
     /// The first value is impossible: minus 10^12
@@ -43,7 +46,7 @@ pub struct Struck {
     pub reorder: bool,
     /// Wrong time.
     pub skew: bool,
-    /// Old value.
+    /// The value of the first message of this span.
     pub stuck: bool,
     /// Impossible value.
     pub impossible: bool,
@@ -57,12 +60,14 @@ impl Faults {
     /// What befalls the device's message with this index.
     #[must_use]
     pub fn strike(&self, seed: u64, device: u64, index: u64) -> Struck {
-        let hit = |stream: u64, share: f64| share > 0.0 && fraction(seed, &[stream, device, index]) < share;
+        let hits =
+            |stream: u64, share: f64, index: u64| share > 0.0 && fraction(seed, &[stream, device, index]) < share;
+        let hit = |stream: u64, share: f64| hits(stream, share, index);
         Struck {
             duplicate: hit(101, self.duplicates),
             reorder: hit(102, self.reordering),
             skew: hit(103, self.skewed),
-            stuck: hit(104, self.stuck),
+            stuck: (index.saturating_sub(STUCK - 1)..=index).any(|begin| hits(104, self.stuck, begin)),
             impossible: hit(105, self.impossible),
             tamper: hit(106, self.tampering),
             disconnect: hit(107, self.disconnects),

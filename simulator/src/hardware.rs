@@ -12,6 +12,10 @@ const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 /// Power is constant over one slot, so that its integral, the counter, is exact.
 const SLOT: i64 = 60_000;
+/// Where the region lies, in degrees north; its clock is the sun's.
+const LATITUDE: f64 = 48.0;
+/// The Earth's tilt in degrees.
+const TILT: f64 = 23.44;
 
 /// Kinds of virtual devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -192,17 +196,25 @@ fn load(seed: u64, number: u64, at: i64) -> i64 {
     (size * shape * flicker + kettle).round() as i64
 }
 
-/// A PV plant's power in W: the sun's height on a mid-latitude summer's day, and the region's clouds.
+/// A PV plant's power in W: where the sun stands in the region's sky, and the region's clouds.
 fn sun_power(seed: u64, number: u64, at: i64) -> i64 {
-    let hour = at.rem_euclid(DAY) as f64 / HOUR as f64;
     let peak = 3_000.0 + 7_000.0 * fraction(seed, &[4, number]);
-    // Up from 5:20 to 18:40; a cosine about noon is the sine of the sun's height well enough.
-    let height = (TAU * (hour - 12.0) / 26.7).cos().max(0.0);
-    let height = if (5.33..18.67).contains(&hour) { height } else { 0.0 };
+    let height = sun_height(at).max(0.0);
     let front = drift(seed, 5, at, 3 * HOUR);
     let own = drift(seed, 1_000 + number, at, 10 * SLOT);
     let clear = (0.72 + 0.28 * front + 0.15 * own).clamp(0.08, 1.0);
     (peak * height.powf(1.15) * clear).round() as i64
+}
+
+/// The sine of the sun's height over the region's horizon, by season and hour; below 0 at night.
+fn sun_height(at: i64) -> f64 {
+    let hour = at.rem_euclid(DAY) as f64 / HOUR as f64;
+    let day = at.div_euclid(DAY) as f64;
+    // The winter solstice lies ten days before the year's, and the epoch's, beginning.
+    let declination = -TILT.to_radians() * (TAU * (day + 10.0) / 365.2425).cos();
+    let latitude = LATITUDE.to_radians();
+    let noon = (TAU * (hour - 12.0) / 24.0).cos();
+    latitude.sin() * declination.sin() + latitude.cos() * declination.cos() * noon
 }
 
 /// A station's weather: one region's fronts and day, the station's height, and its sensors' noise.
@@ -255,6 +267,17 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn the_sun_stands_higher_in_summer_and_not_at_all_at_night() {
+        // 21 June and 21 December 2024, in days since 1970.
+        let at = |day: i64, hour: i64| sun_height(day * DAY + hour * HOUR).asin().to_degrees();
+        let (summer, winter) = (19_895, 20_078);
+        // At noon it stands at 90° less the latitude, more or less the Earth's tilt.
+        assert!((at(summer, 12) - (90.0 - LATITUDE + TILT)).abs() < 0.5, "{}", at(summer, 12));
+        assert!((at(winter, 12) - (90.0 - LATITUDE - TILT)).abs() < 0.5, "{}", at(winter, 12));
+        assert!(at(summer, 5) > 0.0 && at(winter, 6) < 0.0 && at(summer, 0) < 0.0);
     }
 
     #[test]

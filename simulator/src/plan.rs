@@ -71,7 +71,8 @@ struct Modelling {
     /// Spreads devices over the cadence, so that they do not all speak at once.
     phase: i64,
     held: Option<Message>,
-    first: Option<Sample>,
+    /// What the first value is stuck at.
+    stuck: Option<(&'static str, Decimal)>,
 }
 
 impl Modelled {
@@ -82,7 +83,7 @@ impl Modelled {
             .into_iter()
             .map(|(device, phase)| {
                 let serial = device.serial().into();
-                Modelling { device, serial, phase, held: None, first: None }
+                Modelling { device, serial, phase, held: None, stuck: None }
             })
             .collect();
         Self { devices, pace, faults, seed, tick: 0, next: 0, ready: VecDeque::new() }
@@ -126,11 +127,9 @@ impl Modelling {
 
     fn message(&mut self, due: i64, world: i64, struck: Struck, skew: i64) -> Message {
         let mut sample = self.device.measure(world);
-        let first = self.first.get_or_insert_with(|| sample.clone()).first().copied();
         if let Some(value) = sample.first_mut() {
-            if struck.stuck {
-                *value = first.unwrap_or(*value);
-            }
+            self.stuck = struck.stuck.then(|| self.stuck.unwrap_or(*value));
+            *value = self.stuck.unwrap_or(*value);
             if struck.impossible {
                 value.1 = Decimal::new(-1_000_000_000_000, 0);
             }
@@ -179,6 +178,22 @@ mod tests {
         let mut sorted = of_one.clone();
         sorted.sort_unstable();
         assert!(sorted.windows(2).all(|pair| pair[1] - pair[0] == 100));
+    }
+
+    #[test]
+    fn a_value_that_is_stuck_stays_for_a_while_and_then_moves_on() {
+        let all = messages(Faults { stuck: 0.05, ..Faults::default() });
+        let of_one: Vec<(bool, Decimal)> = all
+            .iter()
+            .filter(|message| &*message.serial == "m-0001")
+            .map(|message| (message.struck.stuck, message.values[0].1))
+            .collect();
+        let runs: Vec<_> = of_one.chunk_by(|one, next| one.0 && next.0).filter(|run| run[0].0).collect();
+        assert!(!runs.is_empty() && of_one.iter().any(|(stuck, _)| !stuck));
+        for run in runs {
+            assert!(run.iter().all(|(_, value)| *value == run[0].1), "{run:?}");
+        }
+        assert!(of_one.iter().any(|(_, value)| *value != of_one[0].1));
     }
 
     #[test]

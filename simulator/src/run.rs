@@ -6,8 +6,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use depin_telemetry::{AdminServer, Health, TelemetryError};
 use jiff::Timestamp;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use crate::{
     Options,
@@ -54,9 +60,13 @@ pub async fn run(options: Options) -> Result<()> {
         };
         connections.spawn(Connection::new(settings, plan, record.clone(), clock).run(stop.clone()));
     }
+    let shown = Shown::default();
+    let admin = shown.serve(&options, stop.clone()).await?;
     tracing::info!(network = ?options.network, connections = connections.len(), mqtt = options.mqtt, "simulating");
-    let outcome = follow(&options, &record, connections, stopper, signal).await;
+    let outcome = follow(&options, &record, &shown, connections, stopper.clone(), signal).await;
     let last = snapshot(&record);
+    stopper.send_replace(true);
+    admin.await.context("the admin server")??;
     if let Some(path) = &options.report {
         last.write(path)?;
     }
@@ -69,6 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
 async fn follow(
     options: &Options,
     record: &Mutex<Record>,
+    shown: &Shown,
     mut connections: JoinSet<Result<()>>,
     stopper: watch::Sender<bool>,
     signal: impl Future<Output = ()>,
@@ -87,10 +98,51 @@ async fn follow(
             () = &mut signal, if !*stopper.borrow() => {
                 stopper.send_replace(true);
             }
-            _ = every.tick() => if let Some(path) = &options.report {
-                snapshot(record).write(path)?;
-            },
+            _ = every.tick() => {
+                let report = snapshot(record);
+                shown.show(&report);
+                if let Some(path) = &options.report {
+                    report.write(path)?;
+                }
+            }
         }
+    }
+}
+
+/// What the admin server shows of the run.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    published: Gauge,
+    acknowledged: Gauge,
+    reconnects: Gauge,
+}
+
+impl Shown {
+    async fn serve(
+        &self,
+        options: &Options,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<JoinHandle<Result<(), TelemetryError>>> {
+        let mut registry = Registry::default();
+        for (name, help, gauge) in [
+            ("depin_sim_published", "Messages sent for the first time, copies included", &self.published),
+            ("depin_sim_acknowledged", "Messages acknowledged, copies included", &self.acknowledged),
+            ("depin_sim_reconnects", "Connections made after the first of each client", &self.reconnects),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(registry), Health::new()).await?;
+        Ok(tokio::spawn(admin.run(async move {
+            // A sender that is gone has stopped too.
+            drop(stop.wait_for(|stop| *stop).await);
+        })))
+    }
+
+    fn show(&self, report: &Report) {
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.published.set(whole(report.published));
+        self.acknowledged.set(whole(report.acknowledged));
+        self.reconnects.set(whole(report.reconnects));
     }
 }
 

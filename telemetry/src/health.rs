@@ -96,6 +96,12 @@ impl Checks {
 }
 
 impl Check {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The part works.
     pub fn pass(&self) {
         self.set(None);

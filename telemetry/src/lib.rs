@@ -9,6 +9,7 @@ pub mod health;
 pub mod options;
 pub mod shutdown;
 pub mod trace_context;
+pub mod watchdog;
 
 mod error;
 mod setup;

@@ -12,6 +12,8 @@ pub struct Tally {
     pub skipped: Vec<String>,
     /// `trial NAME: seed …, rounds …` lines.
     pub trials: Vec<String>,
+    /// `note …` lines: what else a test has to tell of what it did.
+    pub notes: Vec<String>,
     suite: String,
     block: Vec<String>,
 }
@@ -46,6 +48,8 @@ impl Tally {
             self.note_skip(reason);
         } else if let Some(trial) = text.strip_prefix("trial ") {
             self.trials.push(trial.to_owned());
+        } else if let Some(note) = text.strip_prefix("note ") {
+            self.notes.push(note.to_owned());
         } else if let Some(result) = text.strip_prefix("test result: ") {
             return self.result(result);
         } else if let Some((name, _)) = text.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
@@ -104,6 +108,7 @@ test torn ... ok
 progress segments: 20 of 42 rounds, 15 s
 test slow ... ignored, needs an hour
 trial segments: seed 1, rounds 42, 1.0 s
+note segments: 7 torn
 skipped: mosquitto is missing
 
 test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.05s
@@ -136,6 +141,7 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!((tally.passed, tally.failed), (2, 1));
         assert_eq!(tally.skipped, ["slow is ignored", "mosquitto is missing"]);
         assert_eq!(tally.trials, ["segments: seed 1, rounds 42, 1.0 s"]);
+        assert_eq!(tally.notes, ["segments: 7 torn"]);
         let [Shown::Progress(progress), Shown::Suite(suite), Shown::Failure(block)] = shown.as_slice() else {
             panic!("{shown:?}")
         };

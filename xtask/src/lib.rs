@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod beside;
 pub mod cargo;
 pub mod cluster;
 pub mod control_plane;

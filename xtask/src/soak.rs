@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{cargo::Cargo, harness::Tally, test::follow, tools};
@@ -49,7 +49,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
-    let (tally, success) = follow(&mut command)?;
+    let (tally, success) = follow(&mut command, || {})?;
+    if tally.passed + tally.failed == 0 {
+        bail!("no test came to its end: there is nothing to report");
+    }
     let title = format!("{commit}{}", if changed { " with uncommitted changes" } else { "" });
     let part: Vec<&str> = [&options.suite, &options.only].into_iter().flatten().map(String::as_str).collect();
     let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, &part.join("-"))?;
@@ -89,8 +92,11 @@ fn report(title: &str, options: &Options, tally: &Tally, time: Duration) -> Resu
             None => writeln!(report, "| **{trial}** | | | |")?,
         }
     }
-    if !tally.skipped.is_empty() {
+    if !tally.skipped.is_empty() || !tally.notes.is_empty() {
         report.push('\n');
+    }
+    for note in &tally.notes {
+        writeln!(report, "- {note}")?;
     }
     for skipped in &tally.skipped {
         writeln!(report, "- skipped: {skipped}")?;
@@ -134,6 +140,7 @@ mod tests {
         for line in [
             "trial spool model: seed 7, rounds 1000, 12.5 s",
             "trial ledger: failed; repeat with DEPIN_TRIAL_SEED=7 DEPIN_TRIAL_FIRST=3 DEPIN_TRIAL_ROUNDS=1",
+            "note ledger: 12 kills",
             "skipped: no broker",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
         ] {
@@ -144,5 +151,6 @@ mod tests {
         assert!(report.contains("| spool model | 7 | 1000 | 12.5 |"), "{report}");
         assert!(report.contains("| **ledger: failed; repeat with"), "{report}");
         assert!(report.contains("2 passed, 1 failed") && report.contains("- skipped: no broker"), "{report}");
+        assert!(report.contains("- ledger: 12 kills"), "{report}");
     }
 }

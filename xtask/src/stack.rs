@@ -110,6 +110,12 @@ impl Stack {
         format!("https://127.0.0.1:{}", self.ports.ledger)
     }
 
+    /// Where agents connect.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.gateway)
+    }
+
     /// Where the built programs are.
     #[must_use]
     pub fn programs(&self) -> &Path {

@@ -39,8 +39,22 @@ impl Stages {
     /// Runs one stage. A stage that cannot be run has failed once; the run goes on, so that one look shows all that is
     /// wrong.
     pub fn run(&mut self, name: &'static str, stage: impl FnOnce() -> Result<Outcome>) -> bool {
-        println!("== {name}");
         let started = Instant::now();
+        self.count(name, stage, || started.elapsed())
+    }
+
+    /// Counts one that took its time elsewhere.
+    pub fn ran(&mut self, name: &'static str, took: Duration, stage: impl FnOnce() -> Result<Outcome>) -> bool {
+        self.count(name, stage, || took)
+    }
+
+    fn count(
+        &mut self,
+        name: &'static str,
+        stage: impl FnOnce() -> Result<Outcome>,
+        took: impl FnOnce() -> Duration,
+    ) -> bool {
+        println!("== {name}");
         let outcome = stage().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Outcome::one(false)
@@ -49,7 +63,7 @@ impl Stages {
             println!("skipped: {reason}");
         }
         let good = outcome.failed == 0;
-        self.done.push((name, outcome, started.elapsed()));
+        self.done.push((name, outcome, took()));
         good
     }
 
@@ -65,7 +79,7 @@ impl Stages {
         failed == 0
     }
 
-    fn totals(&self) -> (u64, u64) {
+    pub(crate) fn totals(&self) -> (u64, u64) {
         self.done
             .iter()
             .fold((0, 0), |(passed, failed), (_, outcome, _)| (passed + outcome.passed, failed + outcome.failed))

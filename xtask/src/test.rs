@@ -15,8 +15,9 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
+    beside::{Beside, Running},
     cargo::Cargo,
-    documents, generate,
+    demo, documents, generate,
     harness::{Shown, Tally},
     licences, packages,
     stages::{Outcome, Stages},
@@ -59,17 +60,30 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // Programs and the generator first: a build of tests leaves out the programs that no test of their own package runs.
     let built = stages.run("programs", || cargo.build_programs().map(|()| Outcome::one(true)))
         && stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
+    let beside = Running::new(compiled_beside(&cargo, options, built));
     if built {
         stages.run("generated files", || generate::check(&cargo));
-        stages.run("tests", || tests(&cargo));
-        stages.run("fuzz targets", || fuzz(&cargo));
+        stages.run("tests", || tests(&cargo, || beside.begin()));
+        stages.run("demo", demo::rehearsal::rehearse);
     }
+    beside.join(&mut stages);
     if !options.quick {
-        let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        stages.run("lints", || succeeds(&mut cargo.command(&lints)));
         stages.run("licences and sources", || licences::check(&cargo));
     }
     Ok(if stages.close() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What compiles for itself: beside the tests, which mostly wait for clocks, and begun once cargo has let its lock go.
+fn compiled_beside(cargo: &Cargo, options: &Options, built: bool) -> Vec<Beside> {
+    let mut beside = Vec::new();
+    if !options.quick {
+        let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        beside.push(Beside::run("lints", &cargo.command(&lints)));
+    }
+    if built {
+        beside.push(fuzz(cargo));
+    }
+    beside
 }
 
 fn succeeds(command: &mut Command) -> Result<Outcome> {
@@ -77,8 +91,8 @@ fn succeeds(command: &mut Command) -> Result<Outcome> {
     Ok(Outcome::one(status.success()))
 }
 
-/// All tests of the workspace, doc tests too.
-fn tests(cargo: &Cargo) -> Result<Outcome> {
+/// All tests of the workspace, doc tests too. `started` is called when the first suite runs.
+fn tests(cargo: &Cargo, started: impl FnOnce()) -> Result<Outcome> {
     let slice = trial_seconds(&crate::workspace())?;
     println!("randomized suites: {slice} s each (DEPIN_TRIAL_SECONDS); `cargo xtask soak` runs the full counts");
     let mut command =
@@ -86,7 +100,7 @@ fn tests(cargo: &Cargo) -> Result<Outcome> {
     if std::env::var_os("DEPIN_TRIAL_SECONDS").is_none() {
         command.env("DEPIN_TRIAL_SECONDS", slice.to_string());
     }
-    let (tally, success) = follow(&mut command)?;
+    let (tally, success) = follow(&mut command, started)?;
     for trial in &tally.trials {
         println!("trial {trial}");
     }
@@ -95,8 +109,8 @@ fn tests(cargo: &Cargo) -> Result<Outcome> {
     Ok(Outcome { passed: tally.passed, failed, skipped: tally.skipped })
 }
 
-/// Runs the harness and shows each suite as it ends, a failed one in full.
-pub(crate) fn follow(command: &mut Command) -> Result<(Tally, bool)> {
+/// Runs the harness and shows each suite as it ends, a failed one in full. `started` is called when the first one runs.
+pub(crate) fn follow(command: &mut Command, started: impl FnOnce()) -> Result<(Tally, bool)> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (sender, lines) = mpsc::channel();
     let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] =
@@ -104,8 +118,15 @@ pub(crate) fn follow(command: &mut Command) -> Result<(Tally, bool)> {
     let readers: Vec<_> = outputs.into_iter().flatten().map(|pipe| reader(pipe, sender.clone())).collect();
     drop(sender);
     let mut tally = Tally::default();
+    let mut started = Some(started);
     for line in lines {
-        match tally.line(&line) {
+        let shown = tally.line(&line);
+        if !tally.suite().is_empty()
+            && let Some(started) = started.take()
+        {
+            started();
+        }
+        match shown {
             Shown::Nothing => {}
             Shown::Progress(progress) => println!("      … {progress}"),
             Shown::Suite(summary) => println!("{summary}"),
@@ -179,11 +200,12 @@ fn node_packages() -> Result<Outcome> {
 }
 
 /// Fuzz targets, each for a moment: enough to see that they build and that what was found before stays mended.
-fn fuzz(cargo: &Cargo) -> Result<Outcome> {
+fn fuzz(cargo: &Cargo) -> Beside {
+    const NAME: &str = "fuzz targets";
     if packages::COMPILER.find().is_none() {
-        return Ok(Outcome::skipped(&packages::COMPILER.remedy()));
+        return Beside::skip(NAME, &packages::COMPILER.remedy());
     }
     let mut command = Command::new(crate::workspace().join("fuzz/run"));
     command.arg(FUZZ_SECONDS).env("FUZZ_TARGET_DIR", cargo.target().join("fuzz")).env_remove("CARGO_TARGET_DIR");
-    succeeds(&mut command)
+    Beside::run(NAME, &command)
 }

@@ -411,13 +411,7 @@ impl State {
 pub fn header_drops(pending: &[PendingDrop], first_ordinal: u32) -> (Vec<Drop>, u32) {
     let mut ordinal = first_ordinal;
     let drops = pending.iter().filter_map(|drop| {
-        let reason = match drop.reason {
-            0 => DropReason::LimitReached,
-            1 => DropReason::UnapprovedQuota,
-            2 => DropReason::Unreadable,
-            3 => DropReason::NeverApproved,
-            _ => return None,
-        };
+        let reason = DropReason::from_code(drop.reason)?;
         let told = Drop { reason, count: drop.count, first: drop.first, last: drop.last, ordinal };
         ordinal += 1;
         Some(told)

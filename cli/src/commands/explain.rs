@@ -19,9 +19,6 @@ use crate::{
     output::{Report, Table, scaled, tokens, when},
 };
 
-/// Proofs that are looked through for one epoch.
-const MAX_PROOFS: u32 = 20_000;
-
 /// What is to be explained.
 pub(super) struct Wanted<'a> {
     pub(super) device: &'a str,
@@ -87,7 +84,7 @@ struct Story {
     summary: EpochSummary,
     line: Option<Line>,
     counted: Counted,
-    proofs: usize,
+    proofs: u64,
     /// Unit and scale of each feature.
     units: Vec<(String, u8)>,
 }
@@ -113,13 +110,14 @@ async fn tell(
     })?;
     let line = ledger.line(program, summary.number, id).await?;
     let window = Window { start: summary.start, end: summary.end };
-    let records = proofs::read(ledger, id, window, MAX_PROOFS).await?;
     let mut counted = Counted::default();
-    for record in &records {
-        counted.add(proofs::counted(record, id, window)?);
-    }
+    let proofs = proofs::each(ledger, id, window, u64::MAX, |record| {
+        counted.add(proofs::counted(&record, id, window)?);
+        Ok(())
+    })
+    .await?;
     let units = spec.features.iter().map(|feature| unit(registry, entry, window, feature)).collect();
-    Ok(Story { spec, summary, line, counted, proofs: records.len(), units })
+    Ok(Story { spec, summary, line, counted, proofs, units })
 }
 
 fn unit(registry: &Registry, entry: &DeviceEntry, window: Window, feature: &Feature) -> (String, u8) {

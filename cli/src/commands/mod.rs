@@ -36,7 +36,10 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
     let ledger = || Ledger::required(arguments);
     match &arguments.command {
         Command::Status => status::run(arguments).await,
-        Command::Check { broker_config, headings } => check::run(arguments, broker_config.as_deref(), *headings).await,
+        Command::Check { broker_config, gateway, headings } => {
+            let wanted = check::Wanted { broker: broker_config.as_deref(), gateway: gateway.as_deref() };
+            check::run(arguments, &wanted, *headings).await
+        }
         Command::Devices { selector, headings } => {
             devices::run(&cluster().await?, Ledger::connect(arguments).await?, selector, *headings).await
         }
@@ -76,7 +79,7 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
         Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,
         Command::Recompute { path, previous } => recompute::run(path, previous.as_deref()),
         Command::Release { yes } => release::run(&ledger().await?, *yes).await,
-        Command::Verify { file } => verify::run(file),
+        Command::Verify { file, trusted } => verify::run(file, trusted),
         // Answered before a runtime exists.
         Command::Completion { .. } => Ok(Report::new(serde_json::Value::Null, "")),
     }

@@ -41,7 +41,7 @@ pub(super) async fn run(
 ) -> Result<Report, Fault> {
     let registry = ledger.registry().await?;
     let (id, _, entry) = find_device(&registry, namespace, wanted.device)?;
-    let records = read(ledger, &id, Window::default(), wanted.limit).await?;
+    let records = read(ledger, &id, wanted.limit).await?;
     if let Some(path) = out {
         write(path, ledger, &registry, &records)?;
         let text = format!(
@@ -71,34 +71,50 @@ pub(super) async fn run(
     Ok(Report::new(values.into(), table.or("No proof of this device was judged yet.")))
 }
 
-/// The judged proofs with readings of a device in `window` (both ends 0: all), its sections only.
-pub(super) async fn read(
+/// The first `limit` judged proofs with readings of a device, its sections only.
+async fn read(ledger: &Ledger, device: &DeviceId, limit: u32) -> Result<Vec<ProofRecord>, Fault> {
+    let mut records: Vec<ProofRecord> = Vec::new();
+    each(ledger, device, Window::default(), u64::from(limit), |record| {
+        records.push(record);
+        Ok(())
+    })
+    .await?;
+    Ok(records)
+}
+
+/// Shows `take` the judged proofs with readings of a device in `window` (both ends 0: all), its sections only, at most `limit` of them. How
+/// many there were.
+pub(super) async fn each(
     ledger: &Ledger,
     device: &DeviceId,
     window: Window,
-    limit: u32,
-) -> Result<Vec<ProofRecord>, Fault> {
-    let mut records: Vec<ProofRecord> = Vec::new();
-    let mut after = 0;
-    while (records.len() as u64) < u64::from(limit) {
-        let left = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(u32::MAX));
+    limit: u64,
+    mut take: impl FnMut(ProofRecord) -> Result<(), Fault>,
+) -> Result<u64, Fault> {
+    let (mut count, mut after) = (0, 0);
+    while count < limit {
         let request = ReadProofsRequest {
             device_id: device.0.to_vec().into(),
             key_id: Vec::new().into(),
             start: window.start.0,
             end: window.end.0,
             after_position: after,
-            limit: left.min(PAGE),
+            limit: u32::try_from(limit - count).unwrap_or(u32::MAX).min(PAGE),
             sections_only: true,
         };
         let (page, scanned_to) = ledger.proofs(request).await?;
         let newest = page.last().map(|record| record.position).max(scanned_to);
         // A request that brings nothing new ends the reading, whatever it holds.
         let Some(newest) = newest.filter(|newest| *newest > after) else { break };
-        records.extend(page.into_iter().filter(|record| record.position > after));
+        for record in page {
+            if record.position > after {
+                count += 1;
+                take(record)?;
+            }
+        }
         after = newest;
     }
-    Ok(records)
+    Ok(count)
 }
 
 fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofRecord]) -> Result<(), Fault> {

@@ -1,8 +1,13 @@
 //! `status`: the network at a glance.
 
 use depin_crds::EdgeEnrollment;
-use depin_domain::{ids::AgentId, proofs::Reason, registry::Registry, time::Timestamp};
-use depin_proto::v1::{DropCount, LedgerInfo, PresencePage};
+use depin_domain::{
+    ids::AgentId,
+    proofs::{DropReason, Reason},
+    registry::Registry,
+    time::Timestamp,
+};
+use depin_proto::v1::{AgentPresence, AgentStatus, DropCount, LedgerInfo, PresencePage};
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 
@@ -21,8 +26,9 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
     if let Some(ledger) = &ledger {
         let (info, presence, registry) = (ledger.info().await?, ledger.presence().await?, ledger.registry().await?);
         value["ledger"] = ledger_value(&info);
+        value["ledger"]["gatewayKey"] = json!(ledger.server_key().map(|key| key.id()));
         value["agents"] = agents_value(&presence, &registry);
-        text.push_str(&ledger_text(&info));
+        text.push_str(&ledger_text(&info, &presence, &registry));
         text.push_str(&agents_text(&presence, &registry, Timestamp(info.now)));
     }
     match Cluster::connect(&arguments.cluster).await {
@@ -52,10 +58,21 @@ fn counts(list: &[DropCount]) -> impl Iterator<Item = (String, &'static str, u64
     })
 }
 
+/// Counts by reason.
+fn map(list: &[DropCount]) -> serde_json::Map<String, Value> {
+    counts(list).map(|(name, _, count)| (name, json!(count))).collect()
+}
+
+/// What an agent gave up of what it had on its disk.
+fn dropped(list: &[DropCount]) -> impl Iterator<Item = (String, &'static str, u64)> {
+    list.iter().map(|count| {
+        let reason = u8::try_from(count.reason).ok().and_then(DropReason::from_code);
+        let name = reason.map_or_else(|| count.reason.to_string(), |reason| format!("{reason:?}"));
+        (name, reason.map_or("", DropReason::remedy), count.count)
+    })
+}
+
 fn ledger_value(info: &LedgerInfo) -> Value {
-    let map = |list: &[DropCount]| {
-        counts(list).map(|(name, _, count)| (name, json!(count))).collect::<serde_json::Map<_, _>>()
-    };
     json!({
         "incarnation": info.incarnation, "registryVersion": info.registry_version, "position": info.position,
         "proofs": info.proofs, "readingsAccepted": info.readings_accepted, "closingHeld": info.closing_held,
@@ -63,7 +80,7 @@ fn ledger_value(info: &LedgerInfo) -> Value {
     })
 }
 
-fn ledger_text(info: &LedgerInfo) -> String {
+fn ledger_text(info: &LedgerInfo, presence: &PresencePage, registry: &Registry) -> String {
     let mut text = format!(
         "Ledger      {} proofs, {} readings accepted, position {}, registry version {}\n",
         info.proofs, info.readings_accepted, info.position, info.registry_version
@@ -72,33 +89,64 @@ fn ledger_text(info: &LedgerInfo) -> String {
         text.push_str("Closing     held after a restore, until every known chain has reported its head\n");
     }
     let mut table = Table::new(["WHAT", "REASON", "COUNT", "REMEDY"]);
-    for (what, list) in [("reading rejected", &info.readings_rejected), ("proof refused", &info.proofs_refused)] {
-        for (name, remedy, count) in counts(list).filter(|(_, _, count)| *count > 0) {
+    let mut add = |what: &str, (name, remedy, count): (String, &str, u64)| {
+        if count > 0 {
             table.row([what.into(), name, count.to_string(), remedy.into()]);
         }
+    };
+    counts(&info.readings_rejected).for_each(|told| add("reading rejected", told));
+    counts(&info.proofs_refused).for_each(|told| add("proof refused", told));
+    for agent in &presence.agents {
+        let (name, status) = (agent_name(registry, &agent.agent_id), agent.status.clone().unwrap_or_default());
+        counts(&status.rejected).for_each(|told| add(&format!("message rejected by {name}"), told));
+        dropped(&status.drops).for_each(|told| add(&format!("reading dropped by {name}"), told));
     }
     text.push_str(&format!("\n{}\n", table.or("Nothing was rejected.")));
     text
 }
 
-fn agent_name(registry: &Registry, id: &[u8]) -> String {
+pub(super) fn agent_name(registry: &Registry, id: &[u8]) -> String {
     let agent = AgentId::from_slice(id).and_then(|id| registry.agent(&id));
     agent.map_or_else(|| hex::encode(id), |agent| format!("{}/{}", agent.namespace, agent.name))
 }
 
 fn agents_value(presence: &PresencePage, registry: &Registry) -> Value {
-    let agent = |agent: &depin_proto::v1::AgentPresence| json!({"agent": agent_name(registry, &agent.agent_id), "connected": agent.connected, "lastHeard": agent.last_heard});
+    let agent = |agent: &AgentPresence| {
+        let mut value = json!({
+            "agent": agent_name(registry, &agent.agent_id), "connected": agent.connected, "lastHeard": agent.last_heard,
+            "confirmedRegistryVersion": agent.confirmed_registry_version,
+            "key": AgentId::from_slice(&agent.agent_id).and_then(|id| registry.agent(&id)).map(|agent| agent.key.id()),
+        });
+        if let Some(status) = &agent.status {
+            let lost: serde_json::Map<String, Value> =
+                dropped(&status.drops).map(|(name, _, count)| (name, json!(count))).collect();
+            value["status"] = json!({
+                "version": status.version, "spoolBytes": status.spool_bytes, "spoolReadings": status.spool_readings,
+                "oldestReading": (status.oldest_reading > 0).then_some(status.oldest_reading), "clock": status.clock,
+                "clockSet": status.clock_set, "messagesRejected": map(&status.rejected), "readingsDropped": lost,
+            });
+        }
+        value
+    };
     presence.agents.iter().map(agent).collect()
 }
 
 fn agents_text(presence: &PresencePage, registry: &Registry, now: Timestamp) -> String {
-    let mut table = Table::new(["AGENT", "CONNECTED", "HEARD", "REGISTRY"]);
+    let mut table = Table::new(["AGENT", "CONNECTED", "HEARD", "REGISTRY", "SPOOLED", "OLDEST", "CLOCK"]);
     for agent in &presence.agents {
+        let status = agent.status.as_ref();
+        let told = |tell: &dyn Fn(&AgentStatus) -> String| status.map_or("-".into(), tell);
         table.row([
             agent_name(registry, &agent.agent_id),
             if agent.connected { "yes" } else { "no" }.into(),
             ago(Timestamp(agent.last_heard), now),
             agent.confirmed_registry_version.to_string(),
+            told(&|status| format!("{} readings, {} KiB", status.spool_readings, status.spool_bytes.div_ceil(1024))),
+            told(&|status| match status.oldest_reading {
+                0 => "-".into(),
+                oldest => ago(Timestamp(oldest), now),
+            }),
+            told(&|status| if status.clock_set { "set" } else { "not set: nothing is sealed" }.into()),
         ]);
     }
     let heard = presence.devices.iter().filter(|device| device.accepted > 0).count();

@@ -32,30 +32,57 @@ struct Findings {
     faults: Vec<(u64, String)>,
 }
 
-pub(super) fn run(path: &Path) -> Result<Report, Fault> {
+/// `trusted`: the only keys that may sign; none: any key that the file brings.
+pub(super) fn run(path: &Path, trusted: &[KeyId]) -> Result<Report, Fault> {
     let text = std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?;
     let (keys, records) = parse(path, &text)?;
-    let findings = examine(&keys, &records);
+    let mut findings = examine(&keys, &records);
+    let signers = signers(&records);
+    if !trusted.is_empty() {
+        let strange = signers.iter().filter(|(key, _)| !trusted.contains(key));
+        findings.faults.extend(strange.map(|(key, first)| (*first, format!("{key} is none of the trusted keys"))));
+    }
     let mut table = Table::new(["POSITION", "FAULT"]);
     for (position, fault) in &findings.faults {
         table.row([position.to_string(), fault.clone()]);
     }
-    let text = format!(
-        "{} proofs, {} sections, {} receipts, {} keys; {} gaps in what the file holds of its chains\n{}",
+    let mut text = format!(
+        "{} proofs, {} sections, {} receipts, {} keys; {} gaps in what the file holds of its chains\n{}\n",
         findings.proofs,
         findings.sections,
         findings.receipts,
-        keys.len(),
+        signers.len(),
         findings.gaps,
         table.or("All signatures, sections, chains and receipts are right.")
     );
+    if trusted.is_empty() {
+        let names: Vec<String> = signers.keys().map(KeyId::to_string).collect();
+        text.push_str(&format!(
+            "not checked: whose keys these are. Compare them with those that you know, or give --trusted:\n{}\n",
+            names.join("\n")
+        ));
+    }
     let faults: Vec<_> =
         findings.faults.iter().map(|(position, fault)| json!({"position": position, "fault": fault})).collect();
     let right = faults.is_empty();
     let value = json!({
         "proofs": findings.proofs, "sections": findings.sections, "receipts": findings.receipts, "gaps": findings.gaps, "faults": faults,
+        "keys": signers.keys().collect::<Vec<_>>(), "keysTrusted": !trusted.is_empty(),
     });
     Ok(Report { right, ..Report::new(value, text) })
+}
+
+/// Every key that signed a proof or a receipt, and the position of the first.
+fn signers(records: &[ProofRecord]) -> BTreeMap<KeyId, u64> {
+    let mut signers = BTreeMap::new();
+    for record in records {
+        let proof = record.proof.as_ref().and_then(|proof| KeyId::from_slice(&proof.key_id));
+        let receipt = record.receipt.as_ref().and_then(|receipt| decode_receipt(&receipt.body).ok());
+        for key in proof.into_iter().chain(receipt.map(|receipt| receipt.gateway)) {
+            signers.entry(key).or_insert(record.position);
+        }
+    }
+    signers
 }
 
 type Keys = BTreeMap<KeyId, VerifyingKey>;
@@ -323,6 +350,23 @@ mod tests {
             changed(&|record| record.receipt.as_mut().unwrap().signature = vec![0; 64].into())[0]
                 .contains("receipt's signature")
         );
+    }
+
+    #[test]
+    fn a_file_that_is_whole_but_of_strange_keys_is_told_apart_by_those_that_one_trusts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let public = [1, 2].map(|seed| signing(seed).public().clone());
+        let mut text = depin_proto::proof_file::head_line(public.to_vec()).unwrap();
+        text.extend(chain(3).iter().map(depin_proto::proof_file::record_line));
+        std::fs::write(file.path(), text).unwrap();
+        let ids = [1, 2].map(|seed| signing(seed).id());
+        let untold = run(file.path(), &[]).unwrap();
+        assert!(untold.right && untold.text.contains("not checked: whose keys"), "{}", untold.text);
+        assert!(ids.iter().all(|id| untold.text.contains(&id.to_string())));
+        let known = run(file.path(), &ids).unwrap();
+        assert!(known.right && !known.text.contains("not checked"), "{}", known.text);
+        let strange = run(file.path(), &ids[1..]).unwrap();
+        assert!(!strange.right && strange.text.contains(&format!("{} is none of the trusted", ids[0])));
     }
 
     #[test]

@@ -70,6 +70,28 @@ pub enum DropReason {
     NeverApproved = 3,
 }
 
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::LimitReached, Self::UnapprovedQuota, Self::Unreadable, Self::NeverApproved];
+
+    /// The reason with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == code)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::LimitReached => "Give the agent a larger spool, or the policy that stops acknowledging; mend its line.",
+            Self::UnapprovedQuota => "Approve or deny the device: kubectl depin approve.",
+            Self::Unreadable => "Look at the agent's disk: something on it could not be read back.",
+            Self::NeverApproved => "None possible for these; approve devices within a week.",
+        }
+    }
+}
+
 /// What one device measured, as claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {

@@ -89,13 +89,7 @@ fn decode_drops(reader: &mut Reader<'_>) -> Result<Vec<Drop>, EnvelopeError> {
 }
 
 fn drop_reason(code: u8) -> Result<DropReason, EnvelopeError> {
-    match code {
-        0 => Ok(DropReason::LimitReached),
-        1 => Ok(DropReason::UnapprovedQuota),
-        2 => Ok(DropReason::Unreadable),
-        3 => Ok(DropReason::NeverApproved),
-        other => Err(Problem::UnknownCode(other.into()).at("header.drops.reason")),
-    }
+    DropReason::from_code(code).ok_or_else(|| Problem::UnknownCode(code.into()).at("header.drops.reason"))
 }
 
 fn check(header: &Header) -> Result<(), EnvelopeError> {

@@ -58,7 +58,7 @@ fn start(dir: &Path) -> (Cluster, Stack, Networks) {
     networks::apply_programs(&cluster, u64::try_from(now_ms()).unwrap()).unwrap();
     let (home, field) = (stack.agents[0].mqtt.clone(), stack.agents[1].mqtt.clone());
     let with = |network, devices| ["--network", network, "--devices", devices, "--world-hour", "14"];
-    let impossible = [&with("meters", "3")[..], &["--impossible", "0.1"]].concat();
+    let impossible = [&with("meters", "3")[..], &["--impossible", "0.1", "--tampering", "0.1"]].concat();
     stack.start_simulator("meters", &home, &impossible).unwrap();
     stack.start_simulator("pv", &home, &with("pv", "3")).unwrap();
     stack.start_simulator("weather", &field, &with("weather", "3")).unwrap();
@@ -94,7 +94,7 @@ fn every_command_does_what_it_says() {
     verifying(&tool, dir.path());
     recomputing(&tool, dir.path(), &epoch);
     decoding(&tool, dir.path());
-    checking(&tool, dir.path());
+    checking(&tool, &stack, dir.path());
     usual_flags(&cluster, &stack, &tool, &epoch);
     a_tenant_reads_with_a_certificate(&tool, &stack, dir.path());
     the_demos_commands_work_as_they_are_printed(&cluster, &stack, dir.path());
@@ -177,8 +177,17 @@ fn looking(tool: &Tool) {
     assert!(status["ledger"]["readingsAccepted"].as_u64().unwrap() > 0, "{status}");
     assert!(status["ledger"]["readingsRejected"]["OutOfRange"].as_u64().unwrap() > 0, "{status}");
     assert_eq!(status["agents"].as_array().unwrap().len(), 2);
+    let home = eventually("what the codec rejected", || {
+        let status = tool.json("status");
+        let agents = status["agents"].as_array().unwrap().clone();
+        let home = agents.into_iter().find(|agent| agent["agent"] == "energy/home").unwrap();
+        (home["status"]["messagesRejected"]["MalformedPayload"].as_u64() > Some(0)).then_some(home)
+    });
+    assert_eq!((&home["status"]["clockSet"], &home["connected"]), (&true.into(), &true.into()), "{home}");
     let text = tool.text("status");
-    for said in ["OutOfRange", "energy/home", "weather/field", "readings accepted"] {
+    let told = |line: &str| line.contains("message rejected by energy/home") && line.contains("MalformedPayload");
+    assert!(text.lines().any(told), "{text}");
+    for said in ["OutOfRange", "energy/home", "weather/field", "readings accepted", "SPOOLED", "kubectl depin decode"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     let devices = tool.json("devices -n energy");
@@ -265,6 +274,11 @@ fn verifying(tool: &Tool, dir: &Path) {
     let found = offline.json(&format!("verify {}", word(&file)));
     assert_eq!(found["faults"], serde_json::json!([]));
     assert!(found["receipts"].as_u64().unwrap() > 0);
+    let status = tool.json("status");
+    let field = status["agents"].as_array().unwrap().iter().find(|agent| agent["agent"] == "weather/field").unwrap();
+    let (agent, gateway) = (field["key"].as_str().unwrap(), status["ledger"]["gatewayKey"].as_str().unwrap());
+    offline.text(&format!("verify {} --trusted {agent} --trusted {gateway}", word(&file)));
+    offline.fails(&format!("verify {} --trusted {gateway}", word(&file)), 4, &[agent, "none of the trusted keys"]);
     assert!(tool.text("proofs ws-0001 -n weather").contains("ACCEPTED"));
 
     let text = fs::read_to_string(&file).unwrap();
@@ -366,9 +380,14 @@ fn decoding(tool: &Tool, dir: &Path) {
     tool.fails(&line("no-such-model"), 3, &["no-such-model"]);
 }
 
-fn checking(tool: &Tool, dir: &Path) {
+fn checking(tool: &Tool, stack: &Stack, dir: &Path) {
     let found = tool.json("check");
     assert!(found.as_array().unwrap().iter().all(|finding| finding["right"] == true), "{found}");
+    let unseen = |found: &Value| found.as_array().unwrap().iter().filter(|finding| finding["looked"] == false).count();
+    assert_eq!(unseen(&found), 2, "nobody said where agents connect and what the broker's settings are: {found}");
+    let found = tool.json(&format!("check --gateway {}", stack.gateway()));
+    assert_eq!(unseen(&found), 1, "{found}");
+    tool.fails("check --gateway https://127.0.0.1:1", 4, &["agents' port", "check --gateway"]);
     let broker = dir.join("mosquitto.conf");
     fs::write(&broker, "listener 1883\n").unwrap();
     tool.fails(

@@ -173,7 +173,7 @@ impl Site {
         let silent = now_ms();
         self.check();
         self.account.compare(&reports);
-        println!("{} kills: {:?}; {}", self.rounds, self.kills, self.account.told());
+        println!("note kill -9 under load: {} kills: {:?}; {}", self.rounds, self.kills, self.account.told());
         let mut observer = self.observe();
         for program in PROGRAMS {
             let mut epochs = Vec::new();

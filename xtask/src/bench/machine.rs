@@ -56,6 +56,13 @@ impl Machine {
         });
         Ok(Self(facts.as_object().cloned().unwrap_or_default()))
     }
+
+    /// Tells what could not be measured here, and why.
+    pub fn leave_out(&mut self, what: &[String]) {
+        if !what.is_empty() {
+            self.0.insert("leftOut".into(), json!(what.join("; ")));
+        }
+    }
 }
 
 /// Waits until a compiler that has just ended is out of the load's average, at most `limit`: somebody else may keep the

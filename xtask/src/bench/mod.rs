@@ -137,10 +137,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !options.quick {
         machine::settle(SETTLE_LIMIT, || bench.go_on())?;
     }
-    let machine = Machine::look(&work)?;
+    let mut machine = Machine::look(&work)?;
     println!("{machine}");
     let mut runs = if options.only.is_empty() { Runs::default() } else { earlier(&out) };
-    let measured = measure(&bench, &mut runs);
+    let mut left_out = Vec::new();
+    let measured = measure(&bench, &mut runs, &mut left_out);
+    machine.leave_out(&left_out);
     // What was measured is kept, whatever ended it.
     if !options.quick && !runs.is_empty() {
         report::write(&out, &machine, &runs)?;
@@ -164,8 +166,8 @@ fn build(cargo: &Cargo) -> Result<()> {
     Ok(())
 }
 
-fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+fn measure(bench: &Bench<'_>, runs: &mut Runs, left_out: &mut Vec<String>) -> Result<()> {
     engines::measure(bench, runs)?;
     pipeline::measure(bench, runs)?;
-    peers::measure(bench, runs)
+    peers::measure(bench, runs, left_out)
 }

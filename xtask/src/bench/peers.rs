@@ -32,27 +32,31 @@ const RUNS: usize = 3;
 const TELEGRAF_TAGS: &str = "custom,inputs.mqtt_consumer,outputs.file,outputs.http,outputs.discard,parsers.json,parsers.json_v2,\
                              parsers.value,serializers.influx,serializers.json";
 
-/// Runs the peers that can be had.
+/// Runs the peers that can be had; which were left out, and why, is added to `left_out`.
 ///
 /// # Errors
 /// When a peer that was built does not run.
-pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+pub fn measure(bench: &Bench<'_>, runs: &mut Runs, left_out: &mut Vec<String>) -> Result<()> {
+    let mut leave_out = |what: String| {
+        println!("skipped: {what}");
+        left_out.push(what);
+    };
     if !bench.options.wants("peer") {
         return Ok(());
     }
     let harness = workspace().join(&bench.options.peers);
     if !harness.join("pipelines.py").is_file() {
-        println!("skipped: peers: no harness in {}; name its folder with --peers", bench.options.peers.display());
+        leave_out(format!("peers: no harness in {}; name its folder with --peers", bench.options.peers.display()));
         return Ok(());
     }
     if packages::MOSQUITTO.find().is_none() {
-        println!("skipped: peers: mosquitto is missing (apt-get install mosquitto)");
+        leave_out("peers: mosquitto is missing (apt-get install mosquitto)".to_owned());
         return Ok(());
     }
     let work = bench.work.with_file_name("bench-peers");
     let copied = work.join("harness");
     copy(&harness, &copied).context("the harness of peers cannot be copied")?;
-    let built = build(bench, &copied, &work)?;
+    let built = build(bench, &copied, &work, &mut leave_out)?;
     if !built.contains(&"mq") {
         return Ok(());
     }
@@ -94,7 +98,12 @@ fn one(harness: &Path, work: &Path, runs: &mut Runs, (case, amount): (&str, &str
 }
 
 /// Builds what can be built and is wanted; says of the rest why it is left out.
-fn build(bench: &Bench<'_>, harness: &Path, work: &Path) -> Result<Vec<&'static str>> {
+fn build(
+    bench: &Bench<'_>,
+    harness: &Path,
+    work: &Path,
+    leave_out: &mut impl FnMut(String),
+) -> Result<Vec<&'static str>> {
     let bin = work.join("bin");
     fs::create_dir_all(&bin)?;
     let mut built = Vec::new();
@@ -109,7 +118,7 @@ fn build(bench: &Bench<'_>, harness: &Path, work: &Path) -> Result<Vec<&'static 
         };
         match outcome {
             Ok(()) => built.push(name),
-            Err(why) => println!("skipped: peer {name}: {why}"),
+            Err(why) => leave_out(format!("peer {name}: {why}")),
         }
     };
     let target = work.join("target");

@@ -4,6 +4,7 @@
 
 pub mod networks;
 pub mod recordings;
+pub mod rehearsal;
 pub mod report;
 pub mod showcase;
 pub mod view;
@@ -38,6 +39,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 const AGENTS: [(&str, &str, &[&str]); 2] =
     [("energy", "home", &["meters", "inverters"]), ("weather", "field", &["stations"])];
 const TICK: Duration = Duration::from_millis(500);
+/// What building the programs takes without anything built before, in minutes of one core.
+const BUILD_CORE_MINUTES: u64 = 24;
 
 /// What to show.
 #[derive(Args, Debug)]
@@ -97,7 +100,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     tools::prepare()?;
     let cargo = Cargo::find()?;
     if !cargo.program("depin-operator").is_file() {
-        eprintln!("Building the programs, once: about 8 min on two cores …");
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let minutes = BUILD_CORE_MINUTES.div_ceil(cores);
+        eprintln!("Building the programs, once: about {minutes} min on this machine's {cores} cores …");
     }
     cargo.build_programs()?;
     let dir = tempfile::Builder::new().prefix("depin-demo-").tempdir()?;
@@ -238,10 +243,17 @@ impl Demo<'_> {
     fn finish(&mut self) -> Result<Ended> {
         let cluster = self.cluster.as_ref().context("no cluster")?;
         if self.options.exit || self.options.report.is_some() {
-            step("hardware falls silent; what it was promised drains into the ledger");
-            let hardware = self.stack.stop_simulators()?;
-            let promised: u64 = hardware.iter().filter_map(|report| report["readings"].as_u64()).sum();
-            let observed = self.drained(promised)?;
+            let (hardware, observed) = if self.options.exit {
+                step("hardware falls silent; what it was promised drains into the ledger");
+                let hardware = self.stack.stop_simulators()?;
+                let promised: u64 = hardware.iter().filter_map(|report| report["readings"].as_u64()).sum();
+                (hardware, self.drained(promised)?)
+            } else {
+                // Hardware plays on, so what it was promised last is not judged yet.
+                let names = self.stack.simulators.iter().map(|(name, _)| name);
+                let hardware = names.map(|name| self.stack.simulator_report(name)).collect::<Result<_>>()?;
+                (hardware, self.stack.observe(&PROGRAMS, true)?)
+            };
             let report = report::build(&observed, &hardware, &cluster.get(&["edgedevices", "-A"])?);
             showcase::print(&observed, &cluster.get(&["edgedevices", "-A"])?, &cluster.get(&["rewardprograms", "-A"])?);
             showcase::print_readings(&report["readings"]);
@@ -265,7 +277,7 @@ impl Demo<'_> {
         Ok(Ended::Interrupted)
     }
 
-    /// Waits until the ledger holds what was acknowledged; after a while gives back what it holds then.
+    /// Waits until the ledger holds what was acknowledged.
     fn drained(&self, promised: u64) -> Result<Value> {
         let deadline = Instant::now() + DRAIN_LIMIT;
         loop {
@@ -273,8 +285,11 @@ impl Demo<'_> {
             let rejected = observed["readings"]["rejected"].as_object().into_iter().flatten();
             let judged = observed["readings"]["accepted"].as_u64().unwrap_or(0)
                 + rejected.filter_map(|(_, count)| count.as_u64()).sum::<u64>();
-            if judged >= promised || Instant::now() >= deadline {
+            if judged >= promised {
                 return Ok(observed);
+            }
+            if Instant::now() >= deadline {
+                bail!("{promised} readings were acknowledged, and after {DRAIN_LIMIT:?} only {judged} are judged");
             }
             thread::sleep(TICK);
         }
