@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::{
     decimal::Decimal,
     faults::{Faults, Struck},
-    hardware::{Device, Sample},
+    hardware::Device,
 };
 
 /// One message to publish.

@@ -94,7 +94,7 @@ impl Running {
         let (begin, begun): (Sender<()>, Receiver<()>) = channel();
         let stages = std::thread::spawn(move || {
             // Whoever is gone without a word wants them run too.
-            drop(begun.recv());
+            let (Ok(()) | Err(_)) = begun.recv();
             stages.into_iter().map(Beside::done).collect()
         });
         Self { begin, stages }
@@ -103,7 +103,7 @@ impl Running {
     /// Lets them run.
     pub fn begin(&self) {
         // Where they have ended already nobody listens.
-        drop(self.begin.send(()));
+        let (Ok(()) | Err(_)) = self.begin.send(());
     }
 
     /// Waits for them and counts each as a stage of the run; what a failed one said is shown.

@@ -175,7 +175,11 @@ async fn record(ledger: &Ledger, findings: &mut Vec<Finding>) {
     match (ledger.presence().await, ledger.registry().await) {
         (Ok(presence), Ok(registry)) => findings.extend(presence.agents.iter().filter_map(|agent| {
             let clock = clock_fault(agent)?;
-            Some(Finding::new(format!("clock of {}", agent_name(&registry, &agent.agent_id)), clock, "run NTP at the site"))
+            Some(Finding::new(
+                format!("clock of {}", agent_name(&registry, &agent.agent_id)),
+                clock,
+                "run NTP at the site",
+            ))
         })),
         (Err(fault), _) | (_, Err(fault)) => {
             findings.push(Finding::new("agents' clocks", fault.message, "try again: the gateway may be starting"));

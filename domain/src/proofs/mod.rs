@@ -84,7 +84,9 @@ impl DropReason {
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::LimitReached => "Give the agent a larger spool, or the policy that stops acknowledging; mend its line.",
+            Self::LimitReached => {
+                "Give the agent a larger spool, or the policy that stops acknowledging; mend its line."
+            }
             Self::UnapprovedQuota => "Approve or deny the device: kubectl depin approve.",
             Self::Unreadable => "Look at the agent's disk: something on it could not be read back.",
             Self::NeverApproved => "None possible for these; approve devices within a week.",

@@ -60,7 +60,12 @@ impl Rehearsal {
         self.files.path().join("scratch")
     }
 
-    fn until(&mut self, what: &str, limit: Duration, mut holds: impl FnMut(&mut Process) -> Result<bool>) -> Result<()> {
+    fn until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut holds: impl FnMut(&mut Process) -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + limit;
         while !holds(&mut self.demo)? {
             if Instant::now() >= deadline {
@@ -77,7 +82,8 @@ impl Rehearsal {
         let said = fs::read_to_string(self.demo.log())?;
         let status = self.demo.exited()?.context("it runs on")?;
         ensure!(status.success(), "it ended with {status}:\n{}", self.demo.log_end());
-        let left: Vec<_> = fs::read_dir(self.scratch())?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        let left: Vec<_> =
+            fs::read_dir(self.scratch())?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
         ensure!(left.is_empty(), "it left {left:?}");
         let scratch = self.scratch();
         self.until("the end of its processes", END_LIMIT, |_| Ok(naming(&scratch)?.is_empty()))?;
