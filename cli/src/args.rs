@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use depin_domain::{ids::KeyId, rewards::Account};
+use depin_telemetry::TelemetryOptions;
 
 /// Looks into a network of devices, lets them in, explains and verifies what they are paid.
 #[derive(Debug, Parser)]
@@ -14,11 +15,32 @@ pub(crate) struct Arguments {
     pub(crate) cluster: ClusterFlags,
     #[command(flatten)]
     pub(crate) ledger: LedgerFlags,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryFlags,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What it shows of itself.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Telemetry")]
+pub(crate) struct TelemetryFlags {
+    /// What is logged on standard error: a level, or a list like `warn,kube=debug`
+    #[arg(long, global = true, env = "DEPIN_LOG", default_value = "error", value_name = "FILTER")]
+    pub(crate) log: String,
+    /// OpenTelemetry collector that takes a trace of each command over gRPC, like http://127.0.0.1:4317
+    #[arg(long, global = true, env = "DEPIN_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+impl From<&TelemetryFlags> for TelemetryOptions {
+    fn from(flags: &TelemetryFlags) -> Self {
+        // A person's command is rare: each is traced.
+        Self { log: flags.log.clone(), otlp_endpoint: flags.otlp_endpoint.clone(), otlp_sample: 1.0, ..Self::default() }
+    }
 }
 
 /// Where the API server is: as in kubectl.
@@ -281,6 +303,33 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// As a person writes it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Check { .. } => "check",
+            Self::Devices { .. } => "devices",
+            Self::Epochs { .. } => "epochs",
+            Self::Explain { .. } => "explain",
+            Self::Proof { .. } => "proof",
+            Self::Proofs { .. } => "proofs",
+            Self::Approve { .. } => "approve",
+            Self::Deny { .. } => "deny",
+            Self::Suspend { .. } => "suspend",
+            Self::Resume { .. } => "resume",
+            Self::Token(_) => "token",
+            Self::Viewer(_) => "viewer",
+            Self::Export { .. } => "export",
+            Self::Recompute { .. } => "recompute",
+            Self::Release { .. } => "release",
+            Self::Decode { .. } => "decode",
+            Self::Verify { .. } => "verify",
+            Self::Completion { .. } => "completion",
+        }
+    }
 }
 
 /// What is suspended.

@@ -17,6 +17,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing::Instrument as _;
 
 use crate::{
     args::{Arguments, Command},
@@ -32,16 +33,30 @@ pub fn run() -> ExitCode {
         clap_complete::generate(shell, &mut args::command(), "kubectl-depin", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // The last spans are sent by a second thread while this one waits for them.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return fail(&Fault::failed(format!("no runtime: {error}"), "free some memory or threads"), &arguments);
         }
     };
-    match runtime.block_on(commands::execute(&arguments)) {
+    match runtime.block_on(traced(&arguments)) {
         Ok(report) => finish(&report, &arguments),
         Err(fault) => fail(&fault, &arguments),
     }
+}
+
+/// Runs the command in a span of its own.
+async fn traced(arguments: &Arguments) -> Result<Report, Fault> {
+    let telemetry = depin_telemetry::init("kubectl-depin", &(&arguments.telemetry).into())
+        .map_err(|error| Fault::failed(error.to_string(), "correct --log or --otlp-endpoint"))?;
+    let span = tracing::info_span!("kubectl depin", command = arguments.command.name());
+    let outcome = commands::execute(arguments).instrument(span).await;
+    if let Err(error) = telemetry.shutdown() {
+        // What was asked for matters more than its trace.
+        eprintln!("warning: the trace was not delivered: {error}");
+    }
+    outcome
 }
 
 fn finish(report: &Report, arguments: &Arguments) -> ExitCode {

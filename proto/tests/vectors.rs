@@ -122,18 +122,32 @@ fn headers(sections: &[Section]) -> Vec<(&'static str, Header)> {
     vec![("three sections", first), ("drops without sections", second)]
 }
 
+fn proof_json(sections: &[Section], name: &str, header: &Header, public: &PublicKey, signature: &[u8]) -> Value {
+    json!({
+        "name": name, "header": header_json(header, name), "algorithm": public.algorithm.code(),
+        "publicKey": hex::encode(&public.bytes), "keyId": public.id(), "signature": hex::encode(signature),
+        "sections": if header.sections == 0 { vec![] } else { sections.iter().map(section_json).collect() },
+    })
+}
+
 fn proofs_json(sections: &[Section]) -> Vec<Value> {
     let (signer, public) = key(1);
-    let sign = |(name, header): &(&str, Header)| {
-        let bytes = encode_header(header).unwrap();
-        let signature = signer.sign(&proof_signing_input(&bytes)).to_bytes();
-        json!({
-            "name": name, "header": header_json(header, name), "algorithm": 1, "publicKey": hex::encode(&public.bytes),
-            "keyId": public.id(), "signature": hex::encode(signature),
-            "sections": if header.sections == 0 { vec![] } else { sections.iter().map(section_json).collect() },
+    let headers = headers(sections);
+    let mut proofs: Vec<Value> = headers
+        .iter()
+        .map(|(name, header)| {
+            let signature = signer.sign(&proof_signing_input(&encode_header(header).unwrap())).to_bytes();
+            proof_json(sections, name, header, &public, &signature)
         })
-    };
-    headers(sections).iter().map(sign).collect()
+        .collect();
+    // As a secure element signs.
+    let signer = p256::ecdsa::SigningKey::from_slice(&[3; 32]).unwrap();
+    let point = signer.verifying_key().to_sec1_point(true);
+    let public = PublicKey { algorithm: Algorithm::P256, bytes: point.as_bytes().to_vec() };
+    let header = Header { key: public.id(), ..headers[0].1.clone() };
+    let signature: p256::ecdsa::Signature = signer.sign(&proof_signing_input(&encode_header(&header).unwrap()));
+    proofs.push(proof_json(sections, "a secure element's", &header, &public, &signature.to_bytes()));
+    proofs
 }
 
 /// Bodies of every size up to nine, with the path of every section.

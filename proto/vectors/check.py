@@ -2,7 +2,7 @@
 """A second reading of docs/envelope.md: decodes and verifies envelope.json. Standard library only."""
 import json, re, sys
 sys.dont_write_bytecode = True
-from crypto import follow, root, sha, verify
+from crypto import follow, root, sha, verify, verify_p256
 from reader import Reader
 
 def header(data):
@@ -72,8 +72,9 @@ for proof in vectors["proofs"]:
     same(proof["header"], header(data) | {"digest": sha(data).hex()})
     for expected, found in zip(proof["sections"], sections): same(expected, section(found))
     assert root([sha(b"\0", s) for s in sections]).hex() == proof["header"]["body"], "body"
-    assert sha(b"\1", unhex(proof["publicKey"])).hex() == proof["keyId"] == proof["header"]["chainKey"], "key id"
-    verify(unhex(proof["publicKey"]), b"depin.v1.Proof\0" + data, unhex(proof["signature"]))
+    algorithm = proof["algorithm"]
+    assert sha(bytes([algorithm]), unhex(proof["publicKey"])).hex() == proof["keyId"] == proof["header"]["chainKey"], "key id"
+    {1: verify, 2: verify_p256}[algorithm](unhex(proof["publicKey"]), b"depin.v1.Proof\0" + data, unhex(proof["signature"]))
     count += 1
 for body in vectors["bodies"]:
     leaves = [sha(b"\0", unhex(s)) for s in body["sections"]]

@@ -153,9 +153,13 @@ mod tests {
     use crate::hardware::Kind;
 
     fn messages(faults: Faults) -> Vec<Message> {
+        messages_at(10.0, faults)
+    }
+
+    fn messages_at(speed: f64, faults: Faults) -> Vec<Message> {
         let devices =
             (0..3).map(|number| (Device::new(Kind::Meters, "m-", number, 1, 0), number as i64 * 10)).collect();
-        let pace = Pace { start: 1_000, cadence: 100, world_start: 0, speed: 10.0, messages: Some(50) };
+        let pace = Pace { start: 1_000, cadence: 100, world_start: 0, speed, messages: Some(50) };
         Modelled::new(devices, pace, faults, 1).collect()
     }
 
@@ -182,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_value_that_is_stuck_stays_for_a_while_and_then_moves_on() {
-        let all = messages(Faults { stuck: 0.05, ..Faults::default() });
+        // Ten minutes between two messages: power changes with each.
+        let all = messages_at(6_000.0, Faults { stuck: 0.05, ..Faults::default() });
         let of_one: Vec<(bool, Decimal)> = all
             .iter()
             .filter(|message| &*message.serial == "m-0001")

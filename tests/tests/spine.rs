@@ -58,8 +58,8 @@ fn start(dir: &Path) -> (Cluster, Stack, u64) {
     (cluster, stack, genesis)
 }
 
-/// Etcd is lost with all that was in it. Specs come back from where people keep them, the authority's Secret from its backup; agents that
-/// nobody wrote down stay known to the ledger.
+/// Etcd is lost with all that was in it. Specs come back from where people keep them, the authority's Secret from its backup; agents and
+/// devices that came in by themselves have no spec anywhere, and stay known to the ledger.
 fn lose_the_cluster(cluster: &mut Cluster, stack: &mut Stack, genesis: u64) {
     let secret = cluster.get(&["secret", "depin-ca", "-n", NAMESPACE]).unwrap();
     cluster.own().unwrap().lose_etcd().unwrap();
@@ -77,6 +77,17 @@ fn lose_the_cluster(cluster: &mut Cluster, stack: &mut Stack, genesis: u64) {
     networks::apply_fleets(cluster).unwrap();
     networks::apply_devices(cluster).unwrap();
     networks::apply_programs(cluster, genesis).unwrap();
+}
+
+/// Namespace and serial of each EdgeDevice, by the id that the ledger calls it.
+fn known_devices(cluster: &Cluster) -> BTreeMap<String, (String, String)> {
+    let objects = cluster.get(&["edgedevices", "-A"]).unwrap();
+    let device = |object: &Value| {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let id = text(&object["status"]["did"])?.trim_start_matches("did:depin:").to_owned();
+        Some((id, (text(&object["metadata"]["namespace"])?, text(&object["spec"]["serial"])?)))
+    };
+    objects["items"].as_array().unwrap().iter().filter_map(device).collect()
 }
 
 fn start_hardware(stack: &mut Stack) {
@@ -114,6 +125,11 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
     // And the agent that hardware speaks to directly.
     stack.agents[0].process.crash();
     stack.restart_agent(0).unwrap();
+    let mut devices = BTreeMap::new();
+    eventually("each device", LIMIT, || {
+        devices = known_devices(&cluster);
+        devices.len() == 9
+    });
     lose_the_cluster(&mut cluster, &mut stack, genesis);
 
     eventually("the end of the hardware's plan", LIMIT, || {
@@ -138,19 +154,6 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
             epochs.iter().any(|epoch| epoch["start"].as_i64().unwrap() > ended)
         });
     }
-    let devices = cluster.get(&["edgedevices", "-A"]).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let devices: BTreeMap<String, (String, String)> = devices["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|device| {
-            let id = text(&device["status"]["did"]).trim_start_matches("did:depin:").to_owned();
-            (id, (text(&device["metadata"]["namespace"]), text(&device["spec"]["serial"])))
-        })
-        .collect();
-    assert_eq!(devices.len(), 9, "each device came in");
-
     let mut counted = Sums::new();
     for program in PROGRAMS {
         for epoch in runtime.block_on(watching.epochs(program)).unwrap() {

@@ -18,6 +18,7 @@ pub mod process;
 pub mod soak;
 pub mod stack;
 pub mod stages;
+pub mod suites;
 pub mod test;
 pub mod tools;
 pub mod unused;

@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
-    let (tally, success) = follow(&mut command, || {})?;
+    let (tally, success) = follow(&mut command)?;
     if tally.passed + tally.failed == 0 {
         bail!("no test came to its end: there is nothing to report");
     }

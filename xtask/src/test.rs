@@ -21,13 +21,15 @@ use crate::{
     harness::{Shown, Tally},
     licences, packages,
     stages::{Outcome, Stages},
-    tools, unused,
+    suites, tools, unused,
 };
 
 /// Time for all randomized suites together, in seconds; each gets an equal slice.
 const TRIALS_SECONDS: u64 = 180;
 /// No suite gets more than this, however few there are.
 const TRIAL_SECONDS_MAX: u64 = 10;
+/// Test programs that run at once, whatever the machine: they mostly wait.
+const SUITES_AT_ONCE: usize = 2;
 /// Time for each fuzz target.
 const FUZZ_SECONDS: &str = "5";
 
@@ -60,7 +62,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // Programs and the generator first: a build of tests leaves out the programs that no test of their own package runs.
     let built = stages.run("programs", || cargo.build_programs().map(|()| Outcome::one(true)))
         && stages.run("build", || succeeds(&mut cargo.command(&["test", "--workspace", "--all-targets", "--no-run"])));
-    let beside = Running::new(compiled_beside(&cargo, options, built));
+    let beside = Running::new(compiled_beside(&cargo, options, built)?);
     if built {
         stages.run("generated files", || generate::check(&cargo));
         stages.run("tests", || tests(&cargo, || beside.begin()));
@@ -74,7 +76,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// What compiles for itself: beside the tests, which mostly wait for clocks, and begun once cargo has let its lock go.
-fn compiled_beside(cargo: &Cargo, options: &Options, built: bool) -> Vec<Beside> {
+fn compiled_beside(cargo: &Cargo, options: &Options, built: bool) -> Result<Vec<Beside>> {
     let mut beside = Vec::new();
     if !options.quick {
         let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -83,7 +85,12 @@ fn compiled_beside(cargo: &Cargo, options: &Options, built: bool) -> Vec<Beside>
     if built {
         beside.push(fuzz(cargo));
     }
-    beside
+    if !options.quick
+        && let Some(command) = licences::building(cargo)?
+    {
+        beside.push(Beside::run("cargo-deny, built once", &command));
+    }
+    Ok(beside)
 }
 
 fn succeeds(command: &mut Command) -> Result<Outcome> {
@@ -91,26 +98,27 @@ fn succeeds(command: &mut Command) -> Result<Outcome> {
     Ok(Outcome::one(status.success()))
 }
 
-/// All tests of the workspace, doc tests too. `started` is called when the first suite runs.
+/// All tests of the workspace, doc tests too. `started` is called when cargo has built them.
 fn tests(cargo: &Cargo, started: impl FnOnce()) -> Result<Outcome> {
-    let slice = trial_seconds(&crate::workspace())?;
+    let slice = match std::env::var("DEPIN_TRIAL_SECONDS") {
+        Ok(seconds) => seconds,
+        Err(_) => trial_seconds(&crate::workspace())?.to_string(),
+    };
     println!("randomized suites: {slice} s each (DEPIN_TRIAL_SECONDS); `cargo xtask soak` runs the full counts");
-    let mut command =
-        cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never", "--", "--show-output"]);
-    if std::env::var_os("DEPIN_TRIAL_SECONDS").is_none() {
-        command.env("DEPIN_TRIAL_SECONDS", slice.to_string());
-    }
-    let (tally, success) = follow(&mut command, started)?;
+    let suites = suites::built(cargo)?;
+    started();
+    let mut tally = suites::run(suites, SUITES_AT_ONCE, &[("DEPIN_TRIAL_SECONDS", slice)])?;
+    let (documents, success) = follow(&mut cargo.command(&["test", "--workspace", "--doc", "--color", "never"]))?;
+    tally.passed += documents.passed;
+    tally.failed += if success { documents.failed } else { documents.failed.max(1) };
     for trial in &tally.trials {
         println!("trial {trial}");
     }
-    // A suite that was killed reports no failed test; cargo's own status does.
-    let failed = if success { tally.failed } else { tally.failed.max(1) };
-    Ok(Outcome { passed: tally.passed, failed, skipped: tally.skipped })
+    Ok(Outcome { passed: tally.passed, failed: tally.failed, skipped: tally.skipped })
 }
 
-/// Runs the harness and shows each suite as it ends, a failed one in full. `started` is called when the first one runs.
-pub(crate) fn follow(command: &mut Command, started: impl FnOnce()) -> Result<(Tally, bool)> {
+/// Runs the harness and shows each suite as it ends, a failed one in full.
+pub(crate) fn follow(command: &mut Command) -> Result<(Tally, bool)> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (sender, lines) = mpsc::channel();
     let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] =
@@ -118,15 +126,8 @@ pub(crate) fn follow(command: &mut Command, started: impl FnOnce()) -> Result<(T
     let readers: Vec<_> = outputs.into_iter().flatten().map(|pipe| reader(pipe, sender.clone())).collect();
     drop(sender);
     let mut tally = Tally::default();
-    let mut started = Some(started);
     for line in lines {
-        let shown = tally.line(&line);
-        if !tally.suite().is_empty()
-            && let Some(started) = started.take()
-        {
-            started();
-        }
-        match shown {
+        match tally.line(&line) {
             Shown::Nothing => {}
             Shown::Progress(progress) => println!("      … {progress}"),
             Shown::Suite(summary) => println!("{summary}"),

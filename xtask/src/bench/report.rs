@@ -41,15 +41,9 @@ const TARGETS: [Target; 12] = [
     most("Agent's memory behind mosquitto", "agent/broker-20k", "agentPeakMb", 20.0, "MB"),
     most("Agent's memory on its own listener, 1,000 connections", "agent/listener-20k", "agentPeakMb", 20.0, "MB"),
     least("Gateway on one core, one CEL check a reading", "gateway/readings", RATE, 200_000.0, "readings/s"),
+    most("Agent's memory draining the broker's backlog", "agent/drain-broker", "agentPeakMb", 20.0, "MB"),
     least(
-        "Verification on one core, batches of 256",
-        "signatures/batch-256-keys-1024",
-        "perSecond",
-        60_000.0,
-        "proofs/s",
-    ),
-    least(
-        "Verification on one core, batches of 1,024",
+        "Verification on one core, in the gateway's batches of 1,024",
         "signatures/batch-1024-keys-1024",
         "perSecond",
         60_000.0,
@@ -58,6 +52,32 @@ const TARGETS: [Target; 12] = [
     most("Close of 1,000,000 devices: the engine, on given statistics", "rewards/close", "seconds", 5.0, "s"),
     most("Close of 1,000,000 devices: the engine, on what the ledger froze", "epoch/compute", "seconds", 5.0, "s"),
     most("Merkle tree of 1,000,000 leaves", "rewards/merkle", "seconds", 1.2, "s"),
+];
+
+/// What is known of why a target is missed, by measurement and figure; told only where it is.
+const REASONS: [(&str, &str, &str); 4] = [
+    (
+        "agent/drain-broker",
+        "agentPeakMb",
+        "The same rates on the own listener and from the spool stay below 20 MB, so the rest is in the MQTT client's way in: it takes \
+         what the broker sends faster than batches are written. How much of it is buffers that stay large is not known yet.",
+    ),
+    (
+        "signatures/batch-1024-keys-1024",
+        "perSecond",
+        "One multiplication of a point for each key and each signature is all that is left of the equation; only another library's or \
+         the CPU's wider arithmetic would make it cheaper.",
+    ),
+    (
+        "rewards/close",
+        "seconds",
+        "A million lines are written as JSON and hashed, which is most of it: they are the record that anybody recomputes.",
+    ),
+    (
+        "rewards/merkle",
+        "seconds",
+        "Three Keccak hashes a leaf and a sort: on as many cores as there are, so two busy ones take longer.",
+    ),
 ];
 
 /// A measurement's key, its title, and its figures with their headings.
@@ -172,6 +192,12 @@ fn text(machine: &Machine, runs: &Runs) -> Result<String> {
         });
         writeln!(text, "| {} | {wanted} | {measured} | {verdict} |", target.what)?;
     }
+    for target in &TARGETS {
+        let median = runs.spread(target.name, target.figure).map(|spread| spread.median);
+        if let Some(reason) = median.and_then(|median| reason(target, median)) {
+            write!(text, "\n**{}:** {reason}\n", target.what)?;
+        }
+    }
     text.push_str("\nNo reading is lost or counted twice in any run: one that was ends the benchmark with an error.\n");
     for (name, chart) in charts(runs) {
         if !chart.rows.is_empty() {
@@ -229,8 +255,18 @@ fn spread_text(spread: Spread) -> String {
     format!("{} [{}–{}]", number_text(median), number_text(least), number_text(greatest))
 }
 
+fn is_met(target: &Target, median: f64) -> bool {
+    if target.least { median >= target.bound } else { median <= target.bound }
+}
+
+/// What is known of why a target is missed; nothing where it is met.
+fn reason(target: &Target, median: f64) -> Option<&'static str> {
+    let known = REASONS.iter().find(|(name, figure, _)| (*name, *figure) == (target.name, target.figure));
+    known.map(|(_, _, reason)| *reason).filter(|_| !is_met(target, median))
+}
+
 fn verdict(target: &Target, median: f64) -> String {
-    let good = if target.least { median >= target.bound } else { median <= target.bound };
+    let good = is_met(target, median);
     let apart = (median / target.bound - 1.0) * 100.0;
     if good { "met".into() } else { format!("**missed by {:.0} %**", apart.abs()) }
 }
@@ -325,8 +361,9 @@ mod tests {
     fn a_missed_target_says_by_how_much() {
         let text = text(&Machine::default(), &runs("rewards/merkle", "seconds", &[1.5, 1.8, 2.0])).unwrap();
         assert!(text.contains("| ≤ 1.20 s | 1.80 [1.50–2.00] | **missed by 50 %** |"), "{text}");
+        assert!(text.contains("**Merkle tree of 1,000,000 leaves:** Three Keccak"), "{text}");
         let text = super::text(&Machine::default(), &runs("rewards/merkle", "seconds", &[1.0])).unwrap();
-        assert!(text.contains("| ≤ 1.20 s | 1.00 | met |"), "{text}");
+        assert!(text.contains("| ≤ 1.20 s | 1.00 | met |") && !text.contains("Keccak hashes a leaf"), "{text}");
     }
 
     #[test]
