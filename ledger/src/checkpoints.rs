@@ -60,17 +60,18 @@ impl Drop for Checkpointing {
 }
 
 fn write(root: &dyn Storage, reader: &LogReader, stop: &AtomicBool) -> Result<(), LedgerError> {
+    // Whoever stops it waits, so it looks after each long step; what it had done is lost, and the next one does it again.
+    let stopped = || stop.load(Ordering::Relaxed);
     let mut state = Latest { root, reader, use_checkpoint: true }.start()?;
     let mut cursor = reader.read_from(state.applied).map_err(from_log)?;
     let until = reader.durable();
-    while cursor.position() < until && !stop.load(Ordering::Relaxed) {
-        if !state.read(&mut cursor)? {
-            break;
-        }
-    }
-    if stop.load(Ordering::Relaxed) {
+    while !stopped() && cursor.position() < until && state.read(&mut cursor)? {}
+    if stopped() {
         return Ok(());
     }
-    checkpoint::write(root, CHECKPOINT, TAG, &snapshot::encode(&state)).map_err(from_log)?;
+    let bytes = snapshot::encode(&state);
+    if !stopped() {
+        checkpoint::write(root, CHECKPOINT, TAG, &bytes).map_err(from_log)?;
+    }
     Ok(())
 }
