@@ -44,13 +44,14 @@ impl Tally {
             return Shown::Progress(progress.to_owned());
         }
         self.block.push(line.to_owned());
-        if let Some(reason) = text.strip_prefix("skipped: ") {
-            self.note_skip(reason);
-        } else if let Some(trial) = text.strip_prefix("trial ") {
-            self.trials.push(trial.to_owned());
-        } else if let Some(note) = text.strip_prefix("note ") {
-            self.notes.push(note.to_owned());
-        } else if let Some(result) = text.strip_prefix("test result: ") {
+        // What a test shows of another run's lines it indents.
+        if let Some(reason) = line.strip_prefix("skipped: ") {
+            self.note_skip(reason.trim_end());
+        } else if let Some(trial) = line.strip_prefix("trial ") {
+            self.trials.push(trial.trim_end().to_owned());
+        } else if let Some(note) = line.strip_prefix("note ") {
+            self.notes.push(note.trim_end().to_owned());
+        } else if let Some(result) = line.strip_prefix("test result: ") {
             return self.result(result);
         } else if let Some((name, _)) = text.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
             self.note_skip(&format!("{name} is ignored"));
@@ -117,6 +118,8 @@ test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
 
 running 2 tests
 test keeps ... ok
+    test result: FAILED. 9 passed; 9 failed
+  skipped: what another run left out
 test loses ... FAILED
 
 failures:

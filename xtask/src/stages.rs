@@ -60,7 +60,7 @@ impl Stages {
             Outcome::one(false)
         });
         for reason in &outcome.skipped {
-            println!("skipped: {reason}");
+            println!("  skipped: {reason}");
         }
         let good = outcome.failed == 0;
         self.done.push((name, outcome, took()));

@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if built {
         stages.run("generated files", || generate::check(&cargo));
         stages.run("tests", || tests(&cargo, || beside.begin()));
-        stages.run("demo", demo::rehearsal::rehearse);
+        stages.run("demo", || demo::rehearsal::rehearse(&cargo));
     }
     beside.join(&mut stages);
     if !options.quick {

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::report::items;
-use crate::{control_plane::ControlPlane, packages, process::Process, stages::Outcome, workspace};
+use crate::{cargo::Cargo, control_plane::ControlPlane, packages, process::Process, stages::Outcome, workspace};
 
 /// Three epochs on a machine that also does other things.
 const SHOW_LIMIT: Duration = Duration::from_secs(600);
@@ -28,12 +28,15 @@ const RUNS: &str = "everything runs after";
 ///
 /// # Errors
 /// When one does not end as it should, or leaves something behind.
-pub fn rehearse() -> Result<Outcome> {
+pub fn rehearse(cargo: &Cargo) -> Result<Outcome> {
     if packages::PYTHON.find().is_none() {
         return Ok(Outcome::skipped(&packages::PYTHON.remedy()));
     }
-    shown_and_reported().context("cargo xtask demo --exit --report FILE")?;
-    interrupted().context("cargo xtask demo --use-cluster --replay examples/recordings/village, interrupted")?;
+    // Not the one that runs: what was built meanwhile may have taken its place.
+    let program = cargo.program("xtask");
+    shown_and_reported(&program).context("cargo xtask demo --exit --report FILE")?;
+    interrupted(&program)
+        .context("cargo xtask demo --use-cluster --replay examples/recordings/village, interrupted")?;
     Ok(Outcome { passed: 2, ..Outcome::default() })
 }
 
@@ -44,11 +47,11 @@ struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn start(arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<Self> {
+    fn start(program: &Path, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let scratch = files.path().join("scratch");
         fs::create_dir(&scratch)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(program);
         command.arg("demo").args(arguments).current_dir(workspace()).env("TMPDIR", &scratch);
         command.envs(variables.iter().copied());
         let demo = Process::start("demo", &mut command, &files.path().join("demo.log"))?;
@@ -107,10 +110,10 @@ fn naming(path: &Path) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-fn shown_and_reported() -> Result<()> {
+fn shown_and_reported(program: &Path) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     let path = file.path().to_string_lossy().into_owned();
-    let said = Rehearsal::start(&["--exit", "--report", &path], &[])?.end(SHOW_LIMIT)?;
+    let said = Rehearsal::start(program, &["--exit", "--report", &path], &[])?.end(SHOW_LIMIT)?;
     let report: Value = serde_json::from_slice(&fs::read(file.path())?).context("the report is no JSON")?;
     let readings = &report["readings"];
     let count = |value: &Value| value.as_u64().unwrap_or(0);
@@ -159,12 +162,12 @@ fn second_root(payouts: &Value) -> Result<String> {
 }
 
 /// Ctrl-C while recordings play, in a cluster that is somebody else's.
-fn interrupted() -> Result<()> {
+fn interrupted(program: &Path) -> Result<()> {
     let plane = ControlPlane::start()?;
     let definitions = || plane.run_kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
     let own: OsString = plane.kubeconfig().into();
     let arguments = ["--use-cluster", "--replay", "examples/recordings/village"];
-    let mut rehearsal = Rehearsal::start(&arguments, &[("KUBECONFIG", &own)])?;
+    let mut rehearsal = Rehearsal::start(program, &arguments, &[("KUBECONFIG", &own)])?;
     rehearsal.until("the start of everything", SHOW_LIMIT, |demo| {
         ensure!(demo.exited()?.is_none(), "it ended by itself:\n{}", demo.log_end());
         Ok(fs::read_to_string(demo.log())?.contains(RUNS))
