@@ -5,10 +5,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use depin_domain::{ids::DeviceId, proofs::Reason, registry::Record, statistics::DeviceStatistics};
@@ -30,25 +30,9 @@ use crate::{
     reading,
     settings::{Clock, Settings},
     state::Epoch,
+    writer::{Job, Task, run},
 };
 
-/// Answers a caller once its group is durable, or why it is not.
-type Done = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
-/// Does its part of a group; `Err`: the ledger takes nothing now.
-type Job = Box<dyn FnOnce(Result<&mut Core, LedgerError>) -> Done + Send>;
-
-enum Task {
-    Do(Job),
-    Stop,
-}
-
-/// Most jobs made durable together.
-const GROUP: usize = 512;
-/// Most bytes made durable together: bounds how long the first of a group waits.
-const GROUP_BYTES: u64 = 16 << 20;
-/// Pauses between tries to mend a broken ledger.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Registry records of a page, proofs of a page.
 const PAGE: usize = 1_000;
 
@@ -177,94 +161,6 @@ impl Drop for EmbeddedLedger {
 
 fn stopped() -> LedgerError {
     LedgerError::Unavailable("the ledger is shutting down".into())
-}
-
-/// When a broken ledger is read anew: at once, then ever less often, since each try reads the log.
-#[derive(Debug, Default)]
-struct Retry {
-    not_before: Option<Instant>,
-    failures: u32,
-}
-
-impl Retry {
-    fn recover(&mut self, core: &mut Core) {
-        if self.not_before.is_some_and(|time| Instant::now() < time) {
-            return;
-        }
-        match core.recover() {
-            Ok(()) => {
-                tracing::info!("the ledger takes writes again");
-                *self = Self::default();
-            }
-            Err(error) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-                tracing::warn!(%error, "the ledger still takes no writes");
-                self.failures += 1;
-                self.not_before = Some(Instant::now() + pause);
-            }
-        }
-    }
-}
-
-/// The writer's loop: one round is one group.
-fn run(mut core: Core, queue: &Receiver<Task>, idle: Duration) {
-    let mut retry = Retry::default();
-    loop {
-        let mut group: Vec<Done> = Vec::new();
-        let mut stop = false;
-        match queue.recv_timeout(idle) {
-            Ok(task) => {
-                if core.broken.is_some() {
-                    retry.recover(&mut core);
-                }
-                let begun = core.log.end();
-                let mut next = Some(task);
-                while let Some(task) = next.take() {
-                    match task {
-                        Task::Do(job) => group.push(job(usable(&mut core))),
-                        Task::Stop => stop = true,
-                    }
-                    if !stop && group.len() < GROUP && core.log.end() - begun < GROUP_BYTES {
-                        next = queue.try_recv().ok();
-                    }
-                }
-            }
-            Err(RecvTimeoutError::Timeout) if core.broken.is_some() => retry.recover(&mut core),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => stop = true,
-        }
-        let committed = usable(&mut core).map(|_| ()).and_then(|()| {
-            core.tick(false)?;
-            core.commit()
-        });
-        core.tell_trouble();
-        for done in group {
-            done(committed.clone());
-        }
-        if stop {
-            shut(core);
-            return;
-        }
-    }
-}
-
-fn usable(core: &mut Core) -> Result<&mut Core, LedgerError> {
-    match &core.broken {
-        Some(why) => Err(LedgerError::Unavailable(why.clone())),
-        None => Ok(core),
-    }
-}
-
-fn shut(mut core: Core) {
-    if core.broken.is_some() {
-        return;
-    }
-    if let Err(error) = core.checkpoint() {
-        tracing::warn!(%error, "no checkpoint at the end: the next start reads more of the log");
-    }
-    if let Err(error) = core.log.close() {
-        tracing::warn!(%error, "the log could not be closed cleanly; nothing acknowledged is lost");
-    }
 }
 
 /// Runs blocking `work` away from the async threads.

@@ -82,7 +82,7 @@ pub(crate) fn statistics_pages(
 ) -> Result<(), LedgerError> {
     let mut statistics = Vec::new();
     for (id, device) in state.registry.devices() {
-        let Some(entry) = device.for_epoch(window).filter(|entry| fleets.contains(&entry.fleet)) else { continue };
+        let Some(entry) = device.in_epoch(window, fleets) else { continue };
         let Some(account) = state.accounts.get(id) else { continue };
         let grain_ms = state.registry.fleet(&entry.fleet).and_then(|fleet| fleet.grain_ms()).unwrap_or(0);
         for (assignment, metric, grain) in account.within(window) {

@@ -28,6 +28,7 @@ mod settings;
 mod snapshot;
 mod state;
 mod verify;
+mod writer;
 
 pub use api::{
     Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,

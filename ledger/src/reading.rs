@@ -104,13 +104,7 @@ pub(crate) fn accepted<'a>(
     index: u32,
     verdict: &'a Verdict,
 ) -> impl Iterator<Item = (&'a str, Reading)> {
-    let counts = move |series: u32, reading: u32| {
-        !verdict.rejections.iter().any(|rejection| {
-            rejection.section == index
-                && rejection.series.is_none_or(|rejected| rejected == series)
-                && (rejection.readings.is_empty() || rejection.readings.contains(&reading))
-        })
-    };
+    let counts = move |series: u32, reading: u32| verdict.rejection(index, series, reading).is_none();
     section.series.iter().zip(0_u32..).flat_map(move |(series, place)| {
         let readings = series.readings.iter().zip(0_u32..).filter(move |(_, number)| counts(place, *number));
         readings.map(|(reading, _)| (series.metric.as_str(), *reading))

@@ -10,7 +10,7 @@ pub mod observer;
 use std::{
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use center::Center;
@@ -64,6 +64,16 @@ pub fn start_networks(dir: &Path) -> anyhow::Result<(Cluster, Stack)> {
     stack.start_agent(&cluster, "energy", "home", &["meters", "inverters"], false)?;
     stack.start_agent(&cluster, "weather", "field", &["stations"], broker)?;
     Ok((cluster, stack))
+}
+
+/// Unix milliseconds by this machine's clock.
+///
+/// # Panics
+/// When it is before 1970.
+#[must_use]
+#[allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+pub fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// Looks again and again until `condition` holds.

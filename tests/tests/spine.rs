@@ -4,13 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use depin_tests::{Cluster, Observer, Stack, eventually, money, observer::Sums, start_networks, tools::Tools};
+use depin_tests::{Cluster, Observer, Stack, eventually, money, now_ms, observer::Sums, start_networks, tools::Tools};
 use serde_json::Value;
 use xtask::{demo::networks, stack::NAMESPACE};
 
@@ -18,10 +14,6 @@ const PROGRAMS: [&str; 2] = ["energy/kilowatts", "weather/observations"];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Messages of each device, one a second: over an epoch's end.
 const MESSAGES: &str = "25";
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
-}
 
 /// What the hardware says should count, by serial and metric name in the payload.
 fn promised(reports: &[Value]) -> Sums {

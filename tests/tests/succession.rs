@@ -9,10 +9,12 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use depin_tests::{Cluster, Observer, Process, Stack, eventually, money, start_fleets, tools::Tools, workspace};
+use depin_tests::{
+    Cluster, Observer, Process, Stack, eventually, money, now_ms, start_fleets, tools::Tools, workspace,
+};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use xtask::{demo::networks, stack::NAMESPACE};
@@ -23,10 +25,6 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Shorter than the example's, so that an epoch ends while somebody looks.
 const LENGTH_MS: i64 = 5_000;
 const GRACE_MS: i64 = 1_000;
-
-fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
 
 struct Site {
     cluster: Cluster,

@@ -12,6 +12,7 @@ pub mod generate;
 pub mod harness;
 pub mod invitation;
 pub mod licences;
+pub mod money;
 pub mod packages;
 pub mod pins;
 pub mod process;

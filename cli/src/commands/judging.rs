@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use depin_domain::{
     ids::{AgentId, DeviceId, Digest},
     model::{CheckScope, MetricKind},
-    proofs::{self, Context, Header, Reading, Section, Verdict, checks::Models},
+    proofs::{self, Context, Header, Reading, Rejection, Section, Verdict, checks::Models},
     registry::{Change, Record, Registry},
     rewards::public::Difference,
     statistics::{AssignmentStatistics, DeviceStatistics, MetricStatistics},
@@ -137,9 +137,7 @@ impl<'a> Judge<'a> {
         let mut models = false;
         while let Some((_, at, change)) = self.told.changes.pop_front_if(|change| change.0 <= by.registry_version) {
             models |= matches!(change, Change::Model(_));
-            // Other namespaces' versions are left out, so they are counted anew.
-            let record = Record { version: self.registry.version().saturating_add(1), at, change };
-            self.registry.apply(record).map_err(|error| error.to_string())?;
+            go_on(&mut self.registry, at, change)?;
         }
         if models {
             self.models.update(&self.registry);
@@ -157,9 +155,7 @@ impl<'a> Judge<'a> {
     /// The epochs in which the device took part.
     fn windows(&self, device: &DeviceId) -> Vec<Window> {
         let Some(device) = self.known.device(device) else { return Vec::new() };
-        let takes_part = |(window, fleets): &&(Window, Vec<String>)| {
-            device.for_epoch(*window).is_some_and(|entry| fleets.contains(&entry.fleet))
-        };
+        let takes_part = |(window, fleets): &&(Window, Vec<String>)| device.in_epoch(*window, fleets).is_some();
         self.epochs.iter().filter(takes_part).map(|(window, _)| *window).collect()
     }
 
@@ -210,6 +206,12 @@ impl<'a> Judge<'a> {
                 gauge && series.readings.iter().any(|reading| late(reading) && outside(reading))
             })
     }
+}
+
+/// The registry's next change. Other namespaces' versions are left out, so they are counted anew.
+pub(super) fn go_on(registry: &mut Registry, at: Timestamp, change: Change) -> Result<(), String> {
+    let version = registry.version().saturating_add(1);
+    registry.apply(Record { version, at, change }).map_err(|error| error.to_string())
 }
 
 fn written(mark: Option<Reading>) -> String {
@@ -269,15 +271,7 @@ fn compare(
 
 /// What the verdict of a single section says of a reading.
 fn said(verdict: &Verdict, series: u32, reading: u32) -> String {
-    let about = verdict.rejections.iter().find(|rejection| {
-        rejection.series.is_none_or(|rejected| rejected == series)
-            && (rejection.readings.is_empty() || rejection.readings.contains(&reading))
-    });
-    match about {
-        None => "counts".to_owned(),
-        Some(rejection) if rejection.detail.is_empty() => rejection.reason.name().to_owned(),
-        Some(rejection) => format!("{}({})", rejection.reason.name(), rejection.detail),
-    }
+    verdict.rejection(0, series, reading).map_or_else(|| "counts".to_owned(), Rejection::label)
 }
 
 #[cfg(test)]

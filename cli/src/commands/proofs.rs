@@ -4,7 +4,7 @@ use std::path::Path;
 
 use depin_domain::{
     ids::{DeviceId, PublicKey},
-    proofs::{Rejection, Section, Verdict},
+    proofs::{Section, Verdict},
     registry::Registry,
     time::{Timestamp, Window},
 };
@@ -175,10 +175,10 @@ pub(super) fn counted(record: &ProofRecord, device: &DeviceId, window: Window) -
         .map_err(|error| unreadable(&error))?
         .unwrap_or_default();
     let mut count = Counted::default();
-    for (place, bytes) in record.proof.iter().flat_map(|proof| proof.sections.iter().enumerate()) {
+    for (bytes, place) in record.proof.iter().flat_map(|proof| proof.sections.iter().zip(0_u32..)) {
         let section = decode_section(bytes).map_err(|error| unreadable(&error))?;
         // With paths, sections are a selection that the paths number.
-        let number = record.paths.get(place).map_or(place as u64, |path| path.section.into());
+        let number = record.paths.get(place as usize).map_or(place, |path| path.section);
         if section.device == *device {
             count.add(count_section(&section, number, &verdict, window));
         }
@@ -186,30 +186,16 @@ pub(super) fn counted(record: &ProofRecord, device: &DeviceId, window: Window) -
     Ok(count)
 }
 
-fn count_section(section: &Section, number: u64, verdict: &Verdict, window: Window) -> Counted {
+fn count_section(section: &Section, number: u32, verdict: &Verdict, window: Window) -> Counted {
     let mut count = Counted::default();
-    for (series_number, series) in section.series.iter().enumerate() {
-        for (reading_number, reading) in series.readings.iter().enumerate() {
+    for (series, series_number) in section.series.iter().zip(0_u32..) {
+        for (reading, reading_number) in series.readings.iter().zip(0_u32..) {
             if !window.contains(reading.at) {
                 continue;
             }
-            let about = |rejection: &&Rejection| {
-                let reading_number = u32::try_from(reading_number).unwrap_or(u32::MAX);
-                u64::from(rejection.section) == number
-                    && rejection.series.is_none_or(|series| series as usize == series_number)
-                    && (rejection.readings.is_empty() || rejection.readings.contains(&reading_number))
-            };
-            match verdict.rejections.iter().find(about) {
+            match verdict.rejection(number, series_number, reading_number) {
                 None => count.accepted += 1,
-                Some(rejection) => {
-                    let name = rejection.reason.name();
-                    let label = if rejection.detail.is_empty() {
-                        name.to_owned()
-                    } else {
-                        format!("{name}({})", rejection.detail)
-                    };
-                    *count.by_reason.entry(label).or_default() += 1;
-                }
+                Some(rejection) => *count.by_reason.entry(rejection.label()).or_default() += 1,
             }
         }
     }

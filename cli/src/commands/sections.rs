@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use depin_domain::{
     ids::{DeviceId, Digest, KeyId},
     proofs::{self, Header, Reading, Section, Verdict},
-    registry::{Record, Registry},
+    registry::Registry,
     rewards::{DeviceInput, ProgramSpec, assemble, public::Difference},
     statistics::DeviceStatistics,
     time::{Timestamp, Window},
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     bundle::{Bundle, Cells},
-    judging::{By, Judge, Judged, Told, set_mark},
+    judging::{By, Judge, Judged, Told, go_on, set_mark},
 };
 use crate::fault::Fault;
 
@@ -105,9 +105,7 @@ impl Recount {
         };
         self.parts.iter().map(epoch).collect()
     }
-}
 
-impl Recount {
     /// How many readings were judged again.
     pub(super) fn judged(&self) -> u64 {
         self.judged.map_or(0, |judged| judged.readings)
@@ -170,12 +168,11 @@ fn told(bundle: &Bundle) -> Result<Told, Fault> {
     Ok(told)
 }
 
-/// The registry as it was at the close. Other namespaces' versions are left out, so they are counted anew.
+/// The registry as it was at the close.
 fn registry(told: &Told) -> Result<Registry, String> {
     let mut registry = Registry::default();
     for (_, at, change) in &told.changes {
-        let record = Record { version: registry.version().saturating_add(1), at: *at, change: change.clone() };
-        registry.apply(record).map_err(|error| error.to_string())?;
+        go_on(&mut registry, *at, change.clone())?;
     }
     Ok(registry)
 }
@@ -310,17 +307,12 @@ fn nothing_counts(row: &Cells) -> Result<bool, String> {
 
 /// What a proof's verdict says of one section, as the verdict of that section alone.
 fn of_section(verdict: Verdict, section: &Section, index: u32) -> Verdict {
-    let own = verdict.rejections.into_iter().filter(|rejection| rejection.section == index);
-    let rejections: Vec<_> = own.map(|rejection| proofs::Rejection { section: 0, ..rejection }).collect();
-    let rejected = |series: u32, reading: u32| {
-        rejections.iter().any(|rejection| {
-            rejection.series.is_none_or(|rejected| rejected == series)
-                && (rejection.readings.is_empty() || rejection.readings.contains(&reading))
-        })
-    };
     let mut accepted = 0;
     for (series, place) in section.series.iter().zip(0_u32..) {
-        accepted += (0_u32..).zip(&series.readings).filter(|(number, _)| !rejected(place, *number)).count() as u64;
+        let counts = |number: &u32| verdict.rejection(index, place, *number).is_none();
+        accepted += (0_u32..).zip(&series.readings).filter(|(number, _)| counts(number)).count() as u64;
     }
+    let own = verdict.rejections.into_iter().filter(|rejection| rejection.section == index);
+    let rejections = own.map(|rejection| proofs::Rejection { section: 0, ..rejection }).collect();
     Verdict { accepted, rejections }
 }

@@ -159,3 +159,24 @@ pub struct Rejection {
     /// Name of the check or metric; at most 255 bytes.
     pub detail: String,
 }
+
+impl Rejection {
+    /// The reason, with its detail where it has one: `CheckFailed(CounterFell)`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let name = self.reason.name();
+        if self.detail.is_empty() { name.to_owned() } else { format!("{name}({})", self.detail) }
+    }
+}
+
+impl Verdict {
+    /// Why the reading at this place does not count; absent: it does.
+    #[must_use]
+    pub fn rejection(&self, section: u32, series: u32, reading: u32) -> Option<&Rejection> {
+        self.rejections.iter().find(|rejection| {
+            rejection.section == section
+                && rejection.series.is_none_or(|rejected| rejected == series)
+                && (rejection.readings.is_empty() || rejection.readings.contains(&reading))
+        })
+    }
+}

@@ -74,6 +74,12 @@ impl Device {
         })
     }
 
+    /// The facts by which it takes part in an epoch of these fleets; absent: it does not.
+    #[must_use]
+    pub fn in_epoch(&self, epoch: Window, fleets: &[String]) -> Option<&Arc<DeviceEntry>> {
+        self.for_epoch(epoch).filter(|entry| fleets.contains(&entry.fleet))
+    }
+
     /// The newest facts ever, also of a device that was removed.
     #[must_use]
     pub fn newest(&self) -> Option<&Arc<DeviceEntry>> {

@@ -64,9 +64,7 @@ impl Assembly {
         metrics.dedup();
         let mut assembly = Self { window, metrics, members: HashMap::new(), fleets: Vec::new() };
         for (id, device) in registry.devices() {
-            let Some(entry) = device.for_epoch(window).filter(|entry| spec.fleets.contains(&entry.fleet)) else {
-                continue;
-            };
+            let Some(entry) = device.in_epoch(window, &spec.fleets) else { continue };
             let fleet = assembly.fleet(registry, entry);
             let input = DeviceInput {
                 id: *id,

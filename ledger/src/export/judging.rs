@@ -1,11 +1,11 @@
 //! What verdicts went by beside the signed sections and the registry: confirmed models, boundaries, and the newest accepted reading before each
 //! section. With them whoever holds an export judges again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use depin_domain::{
     ids::{AgentId, DeviceId, Digest},
-    proofs::{Reading, Section, Verdict},
+    proofs::{Section, Verdict},
     registry::{Change, Record, Registry},
     time::Timestamp,
 };
@@ -13,12 +13,13 @@ use depin_proto::convert;
 use serde_json::{Value, json};
 
 use super::{
-    Chunks, Source, send,
+    Chunks, Source,
+    marks::Marks,
+    send,
     table::{self, Column},
 };
 use crate::{
     error::LedgerError,
-    reading::accepted,
     record::{Entry, ProofRecord},
     state::State,
 };
@@ -41,8 +42,7 @@ pub(super) struct Judging {
     /// Of these devices.
     devices: BTreeSet<DeviceId>,
     registry: Registry,
-    /// By device, assignment and metric.
-    newest: BTreeMap<(DeviceId, u32, String), Reading>,
+    newest: Marks,
     /// Position, agent, model, time.
     confirmations: Vec<(u64, AgentId, Digest, i64)>,
     /// Position, fleet, time.
@@ -58,13 +58,7 @@ fn damaged(position: u64, what: impl std::fmt::Display) -> LedgerError {
 impl Judging {
     /// As of where the log begins: `base` knows what came before.
     pub(super) fn new(base: &State, devices: BTreeSet<DeviceId>) -> Self {
-        let mut newest = BTreeMap::new();
-        for device in &devices {
-            for assignment in base.accounts.get(device).into_iter().flat_map(|known| &known.assignments) {
-                let marks = assignment.metrics.iter().map(|metric| (metric.metric.to_string(), metric.mark));
-                newest.extend(marks.map(|(metric, mark)| ((*device, assignment.number, metric), mark)));
-            }
-        }
+        let newest = Marks::of(&base.accounts, &devices);
         let mut confirmations: Vec<_> = base
             .confirmed
             .iter()
@@ -111,9 +105,8 @@ impl Judging {
     /// The newest accepted readings of the section's device and metrics before it: `[assignment, metric, at, value]`.
     pub(super) fn marks(&self, section: &Section) -> Value {
         let shown = |metric: &str| section.series.iter().any(|series| series.metric == metric);
-        let (first, last) = ((section.device, 0, String::new()), (section.device, u32::MAX, String::new()));
-        let marks = self.newest.range(first..=last).filter(|((.., metric), _)| shown(metric));
-        marks.map(|((_, number, metric), mark)| json!([number, metric, mark.at.0, mark.value])).collect()
+        let marks = self.newest.of_device(section.device).filter(|(_, metric, _)| shown(metric));
+        marks.map(|(number, metric, mark)| json!([number, metric, mark.at.0, mark.value])).collect()
     }
 
     /// Goes on over a section: what counts of it is newer, or is not.
@@ -122,13 +115,7 @@ impl Judging {
             return;
         }
         let Some(device) = self.registry.device(&section.device) else { return };
-        for (metric, reading) in accepted(section, index, verdict) {
-            let Some(assignment) = device.assignment_at(reading.at) else { continue };
-            let known = self.newest.entry((section.device, assignment.number, metric.to_owned())).or_insert(reading);
-            if known.at < reading.at {
-                *known = reading;
-            }
-        }
+        self.newest.go_on(device, section, index, verdict, |_| true);
     }
 
     /// Sends what was confirmed by the agents that are shown, and the boundaries of the fleets that the devices were in.

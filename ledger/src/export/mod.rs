@@ -5,6 +5,7 @@
 
 mod audit;
 mod judging;
+mod marks;
 mod owner;
 mod public;
 mod sections;

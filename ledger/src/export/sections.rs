@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use depin_domain::{
     ids::{DeviceId, Digest, KeyId},
-    proofs::{Reading, Section, Verdict},
+    proofs::{Section, Verdict},
     registry::Device,
     rewards::Account,
-    statistics::MetricStatistics,
     time::{Timestamp, Window},
 };
 use depin_proto::{envelope, v1::EpochWindow};
@@ -18,15 +17,15 @@ use serde_json::{Value, json};
 use super::{
     Chunks, Source,
     judging::Judging,
+    marks::Marks,
     send,
     table::{self, Column},
 };
 use crate::{
     core::from_log,
     error::LedgerError,
-    reading::{accepted, touches},
+    reading::touches,
     record::{Entry, ProofRecord},
-    state::Accounts,
 };
 
 /// Rows of a file: bounds the memory that an export takes.
@@ -67,8 +66,8 @@ pub(super) struct Part {
     window: Window,
     /// Those that took part, or of them an owner's.
     pub(super) devices: BTreeSet<DeviceId>,
-    /// By device, assignment and metric the newest accepted reading before the window: where increases begin.
-    marks: BTreeMap<(DeviceId, u32, String), Reading>,
+    /// Before the window: where increases begin.
+    marks: Marks,
 }
 
 impl Part {
@@ -83,31 +82,20 @@ impl Part {
         let fleets = source.fleets(number)?;
         let owner = owner.map(Account::to_string);
         let takes_part = |device: &Device| {
-            let entry = device.for_epoch(window).filter(|entry| fleets.contains(&entry.fleet));
-            entry.is_some_and(|entry| {
+            device.in_epoch(window, &fleets).is_some_and(|entry| {
                 owner.as_ref().is_none_or(|owner| entry.shares.iter().any(|share| share.account == *owner))
             })
         };
         let devices = source.registry.devices().filter(|(_, device)| takes_part(device)).map(|(id, _)| *id);
-        let mut part = Self { number, window, devices: devices.collect(), marks: BTreeMap::new() };
-        part.recall(&source.base.accounts)?;
-        Ok(part)
-    }
-
-    /// Begins with the marks that proofs past their retention left.
-    fn recall(&mut self, removed: &Accounts) -> Result<(), LedgerError> {
-        for device in &self.devices {
-            for assignment in removed.get(device).into_iter().flat_map(|known| &known.assignments) {
-                for MetricStatistics { metric, mark, .. } in &assignment.metrics {
-                    if mark.at >= self.window.start {
-                        let what = format!("what was signed for epoch {} (it is past its retention)", self.number);
-                        return Err(LedgerError::NotFound(what));
-                    }
-                    self.marks.insert((*device, assignment.number, metric.to_string()), *mark);
-                }
-            }
+        let devices = devices.collect();
+        // What readings left whose proofs are past their retention.
+        let marks = Marks::of(&source.base.accounts, &devices);
+        if marks.iter().any(|(.., mark)| mark.at >= window.start) {
+            return Err(LedgerError::NotFound(format!(
+                "what was signed for epoch {number} (it is past its retention)"
+            )));
         }
-        Ok(())
+        Ok(Self { number, window, devices, marks })
     }
 
     fn wants(&self, section: &Section) -> bool {
@@ -120,16 +108,7 @@ impl Part {
             return;
         }
         let Some(device) = source.registry.device(&section.device) else { return };
-        for (metric, reading) in accepted(section, index, verdict) {
-            let Some(assignment) = device.assignment_at(reading.at).filter(|_| reading.at < self.window.start) else {
-                continue;
-            };
-            let key = (section.device, assignment.number, metric.to_owned());
-            let known = self.marks.entry(key).or_insert(reading);
-            if known.at < reading.at {
-                *known = reading;
-            }
-        }
+        self.marks.go_on(device, section, index, verdict, |reading| reading.at < self.window.start);
     }
 }
 
@@ -287,11 +266,11 @@ pub(super) fn send_marks(chunks: &Chunks, parts: &[Part]) -> Result<Value, Ledge
     let rows: Vec<_> = parts.iter().flat_map(|part| part.marks.iter().map(|mark| (part.number, mark))).collect();
     let columns = [
         Column::Int64(rows.iter().map(|(number, _)| i64::try_from(*number).unwrap_or(i64::MAX)).collect()),
-        Column::Bytes(rows.iter().map(|(_, ((device, ..), _))| device.to_string().into_bytes()).collect()),
-        Column::Int32(rows.iter().map(|(_, ((_, number, _), _))| i32::try_from(*number).unwrap_or(i32::MAX)).collect()),
-        Column::Bytes(rows.iter().map(|(_, ((.., metric), _))| metric.clone().into_bytes()).collect()),
-        Column::Int64(rows.iter().map(|(_, (_, reading))| reading.at.0).collect()),
-        Column::Int64(rows.iter().map(|(_, (_, reading))| reading.value).collect()),
+        Column::Bytes(rows.iter().map(|(_, (device, ..))| device.to_string().into_bytes()).collect()),
+        Column::Int32(rows.iter().map(|(_, (_, number, ..))| i32::try_from(*number).unwrap_or(i32::MAX)).collect()),
+        Column::Bytes(rows.iter().map(|(_, (_, _, metric, _))| metric.as_bytes().to_vec()).collect()),
+        Column::Int64(rows.iter().map(|(_, (.., reading))| reading.at.0).collect()),
+        Column::Int64(rows.iter().map(|(_, (.., reading))| reading.value).collect()),
     ];
     send(chunks, "marks.parquet", rows.len(), table::write(MARKS, &columns)?)
 }

@@ -159,14 +159,10 @@ async fn look(context: &Context, id: &str, progress: &mut Progress) -> Result<()
 async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result<(), EpochError> {
     loop {
         let registry = context.registry.snapshot();
-        let cursor = match progress.cursor(id) {
-            Some(cursor) => cursor.clone(),
-            None => {
-                let found = find(context, &registry, id).await?;
-                progress.stand(id, found.clone());
-                found
-            }
-        };
+        if progress.cursor(id).is_none() {
+            progress.stand(id, find(context, &registry, id).await?);
+        }
+        let Some(cursor) = progress.cursor(id) else { return Ok(()) };
         if registry.program(id).is_none_or(|program| removal::is_over(program, cursor.next, &cursor.state)) {
             return Ok(());
         }
@@ -179,6 +175,8 @@ async fn advance(context: &Context, id: &str, progress: &mut Progress) -> Result
         if cursor.open.is_none() && now < window.end.plus(spec.grace_ms) {
             return Ok(());
         }
+        // Only now: a state of many accounts is large, and most looks find no epoch due.
+        let cursor = cursor.clone();
         let close = match cursor.open {
             Some(close) => close,
             None => close(&context.ledger, id, cursor.next, window, spec.grace_ms, &cursor.state).await?,

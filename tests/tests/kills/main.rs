@@ -8,16 +8,10 @@
 
 mod account;
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, path::Path, process::Command, thread, time::Duration};
 
 use account::Account;
-use depin_tests::{Cluster, Observer, Stack, eventually, money, start_networks, tools::Tools};
+use depin_tests::{Cluster, Observer, Stack, eventually, money, now_ms, start_networks, tools::Tools};
 use depin_trials::{Rng, below};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -54,10 +48,6 @@ struct Site {
     account: Account,
     rounds: u64,
     kills: BTreeMap<Victim, u64>,
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 fn device(namespace: &str, fleet: &str, agent: &str, serial: &str) -> String {
