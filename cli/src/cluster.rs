@@ -51,7 +51,7 @@ async fn load(flags: &ClusterFlags) -> Result<Config, Fault> {
     let file = match &flags.kubeconfig {
         Some(path) => Kubeconfig::read_from(path).map_err(unusable)?,
         None if named => Kubeconfig::read().map_err(unusable)?,
-        None => return Config::infer().await.map_err(unusable),
+        None => return depin_operator::cluster::infer().await.map_err(unusable),
     };
     from_file(file, flags).await
 }
@@ -64,7 +64,7 @@ async fn from_file(file: Kubeconfig, flags: &ClusterFlags) -> Result<Config, Fau
     check_name("user", flags.user.as_ref(), file.auth_infos.iter().map(|known| &known.name))?;
     let options =
         KubeConfigOptions { context: flags.context.clone(), cluster: flags.cluster.clone(), user: flags.user.clone() };
-    Config::from_custom_kubeconfig(file, &options).await.map_err(unusable)
+    Config::from_custom_kubeconfig(file, &options).await.map(depin_operator::cluster::reach).map_err(unusable)
 }
 
 fn check_name<'a>(

@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod backoff;
 pub mod certificates;
 pub mod clock;
+pub mod cluster;
 pub mod conditions;
 pub mod context;
 pub mod controller;

@@ -28,6 +28,7 @@ use crate::{
     backoff::Backoff,
     certificates::{self, CertificatesError, validity},
     clock::Clock,
+    cluster,
     conditions::holds,
     context::{Context, Stores},
     controller::drive,
@@ -76,7 +77,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot work or loses the leadership: the process shall end and be started anew.
 pub async fn run(options: Options, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), OperatorError> {
-    let client = Client::try_default().await.map_err(|error| OperatorError::Kubeconfig(Box::new(error)))?;
+    let config = cluster::infer().await.map_err(kube::Error::InferConfig);
+    let client = config.and_then(Client::try_from).map_err(|error| OperatorError::Kubeconfig(Box::new(error)))?;
     run_with(client, Clock::system(), options, None, stop).await
 }
 

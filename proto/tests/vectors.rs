@@ -299,7 +299,7 @@ fn vectors_are_as_recorded_and_a_second_implementation_agrees() {
     assert_eq!(recorded, vectors, "the envelope's bytes changed; they are a promise to every deployed agent");
 
     match Command::new("python3").arg(file("check.py")).arg(file("envelope.json")).output() {
-        Err(error) => println!("skipped the check in Python: python3 does not start ({error}); install python3"),
+        Err(error) => println!("skipped: the check in Python: python3 does not start ({error}); install python3"),
         Ok(output) => {
             let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{out}{err}");

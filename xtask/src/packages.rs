@@ -1,7 +1,7 @@
 //! Programs that come as Debian packages: installed where that needs no question, else named with what is skipped without them.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -14,21 +14,40 @@ pub struct Package {
     pub package: &'static str,
     /// What is skipped without it.
     pub without: &'static str,
+    /// Arguments with which it must succeed: parts of it may come in packages of their own.
+    pub proof: &'static [&'static str],
+    /// A service that the package starts by itself, and nobody here asked for.
+    pub service: Option<&'static str>,
 }
 
 /// The MQTT broker of demo and tests.
-pub const MOSQUITTO: Package =
-    Package { program: "mosquitto", package: "mosquitto", without: "what needs a broker is skipped" };
+pub const MOSQUITTO: Package = Package {
+    program: "mosquitto",
+    package: "mosquitto",
+    without: "what needs a broker is skipped",
+    proof: &[],
+    service: Some("mosquitto"),
+};
 /// What the second implementations are written in.
-pub const PYTHON: Package =
-    Package { program: "python3", package: "python3-minimal", without: "the second implementations are skipped" };
+pub const PYTHON: Package = Package {
+    program: "python3",
+    package: "python3",
+    without: "the second implementations are skipped",
+    proof: &["-c", "import hashlib, json, re, struct"],
+    service: None,
+};
 /// What the fuzz targets' engine is built with.
-pub const COMPILER: Package = Package { program: "c++", package: "g++", without: "the fuzz targets are skipped" };
+pub const COMPILER: Package =
+    Package { program: "c++", package: "g++", without: "the fuzz targets are skipped", proof: &[], service: None };
 
 impl Package {
-    /// The program, if this machine has it.
+    /// The program, if this machine has it whole.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
+        self.locate().filter(|path| self.proof.is_empty() || succeeds(Command::new(path).args(self.proof)))
+    }
+
+    fn locate(&self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path)
             .chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"].map(PathBuf::from))
@@ -39,7 +58,8 @@ impl Package {
     /// What to do about it where it is missing.
     #[must_use]
     pub fn remedy(&self) -> String {
-        format!("{} is missing: install the package `{}`; until then {}", self.program, self.package, self.without)
+        let missing = if self.locate().is_some() { "is not whole" } else { "is missing" };
+        format!("{} {missing}: install the package `{}`; until then {}", self.program, self.package, self.without)
     }
 
     /// The program; installed first if it is missing and nobody has to be asked.
@@ -56,6 +76,11 @@ impl Package {
             apt_get(&["update"]);
             apt_get(&package);
         }
+        if let Some(service) = self.service
+            && Path::new("/run/systemd/system").is_dir()
+        {
+            succeeds(Command::new("systemctl").args(["disable", "--now", service]));
+        }
         let found = self.find();
         eprintln!("{}", found.as_ref().map_or_else(|| self.remedy(), |_| format!("{} installed", self.package)));
         found
@@ -64,8 +89,12 @@ impl Package {
 
 fn apt_get(arguments: &[&str]) -> bool {
     let mut command = Command::new("apt-get");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    succeeds(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -74,11 +103,27 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_its_remedy() {
-        let odd = Package { program: "no-such-program", package: "odd", without: "nothing is skipped" };
+        let odd = Package {
+            program: "no-such-program",
+            package: "odd",
+            without: "nothing is skipped",
+            proof: &[],
+            service: None,
+        };
         assert_eq!(odd.find(), None);
         assert_eq!(
             odd.remedy(),
             "no-such-program is missing: install the package `odd`; until then nothing is skipped"
         );
+    }
+
+    #[test]
+    fn a_program_that_lacks_parts_of_itself_is_not_there() {
+        let proof: &[&str] = &["-c", "exit 0"];
+        let whole = Package { program: "sh", package: "whole", without: "nothing is skipped", proof, service: None };
+        assert!(whole.find().is_some());
+        let half = Package { proof: &["-c", "exit 1"], ..whole };
+        assert_eq!(half.find(), None);
+        assert!(half.remedy().starts_with("sh is not whole: install the package `whole`"), "{}", half.remedy());
     }
 }

@@ -11,7 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{cargo::Cargo, harness::Tally, test::follow, tools};
+use crate::{
+    cargo::Cargo,
+    harness::Tally,
+    packages,
+    test::{follow, node_packages},
+    tools,
+};
 
 /// How much to run.
 #[derive(Args, Debug)]
@@ -39,6 +45,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     let cargo = Cargo::find()?;
+    // A suite that is skipped is not a soak.
+    packages::PYTHON.prepare().with_context(|| packages::PYTHON.remedy())?;
+    if let Some(missing) = node_packages()?.skipped.first() {
+        bail!("{missing}");
+    }
     tools::prepare()?;
     cargo.build_programs()?;
     let started = Instant::now();
@@ -57,7 +68,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let part: Vec<&str> = [&options.suite, &options.only].into_iter().flatten().map(String::as_str).collect();
     let path = write_report(&commit, &report(&title, options, &tally, started.elapsed())?, &part.join("-"))?;
     println!("report: {}\n{} passed, {} failed", path.display(), tally.passed, tally.failed);
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let short = short(&tally, options.rounds);
+    for trial in &short {
+        println!("not all rounds: {trial}");
+    }
+    Ok(if success && short.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Suites that did not come to the end of their rounds.
+fn short(tally: &Tally, rounds: u64) -> Vec<&String> {
+    let whole = |trial: &&String| {
+        Trial::parse(trial).is_some_and(|trial| trial.rounds.parse::<u64>().is_ok_and(|reached| reached >= rounds))
+    };
+    tally.trials.iter().filter(|trial| !whole(trial)).collect()
 }
 
 /// A run of a part does not overwrite the report of the whole.
@@ -152,5 +175,16 @@ mod tests {
         assert!(report.contains("| **ledger: failed; repeat with"), "{report}");
         assert!(report.contains("2 passed, 1 failed") && report.contains("- skipped: no broker"), "{report}");
         assert!(report.contains("- ledger: 12 kills"), "{report}");
+    }
+
+    #[test]
+    fn a_suite_that_stopped_before_its_last_round_is_told() {
+        let mut tally = Tally::default();
+        for line in
+            ["trial whole: seed 1, rounds 1000, 1.0 s", "trial cut: seed 1, rounds 999, 1.0 s", "trial odd: failed"]
+        {
+            tally.line(line);
+        }
+        assert_eq!(short(&tally, 1000), ["cut: seed 1, rounds 999, 1.0 s", "odd: failed"]);
     }
 }

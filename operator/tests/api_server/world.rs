@@ -11,7 +11,7 @@ use std::{
 use clap::Parser as _;
 use depin_domain::registry::Registry;
 use depin_identity::{CertificateRequest, JoinToken, SigningKey};
-use depin_operator::{Options, clock::Clock, run};
+use depin_operator::{Options, clock::Clock, cluster::reach, run};
 use depin_proto::v1::{EnrollRequest, enroll_response::Result as Answer, inbox_entry::Entry};
 use depin_tests::ControlPlane;
 use k8s_openapi::api::events::v1::Event;
@@ -52,7 +52,7 @@ impl World {
     pub(crate) async fn new() -> Self {
         let plane = tokio::task::block_in_place(|| ControlPlane::start().unwrap());
         let config = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = reach(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap());
         let client = Client::try_from(config.clone()).unwrap();
         config.auth_info.impersonate = Some("system:serviceaccount:depin-system:depin-operator".into());
         let operator = Client::try_from(config).unwrap();

@@ -29,10 +29,12 @@ impl Tool {
         Self { program: programs().unwrap().join("kubectl-depin"), environment: Vec::new() }
     }
 
-    /// An administrator's: the cluster by KUBECONFIG, the ledger by DEPIN_LEDGER.
+    /// An administrator's: the cluster by KUBECONFIG, the ledger by DEPIN_LEDGER. The proxy answers nobody: as with kubectl, what
+    /// listens on loopback is reached without it.
     pub(crate) fn administrator(cluster: &Cluster, stack: &Stack) -> Self {
         let kubeconfig = cluster.kubeconfig().display().to_string();
-        Self::bare().with("KUBECONFIG", &kubeconfig).with("DEPIN_LEDGER", &stack.ledger())
+        let tool = Self::bare().with("KUBECONFIG", &kubeconfig).with("DEPIN_LEDGER", &stack.ledger());
+        tool.with("HTTPS_PROXY", "http://127.0.0.1:9").with("NO_PROXY", "")
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {

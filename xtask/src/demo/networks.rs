@@ -16,8 +16,14 @@ const EXAMPLE_GENESIS: &str = "2026-01-01T00:00:00Z";
 const GRAIN: u64 = 5;
 
 /// Kinds of which the demo makes objects in its namespaces, itself or through the operator and agents.
-const KINDS: &str = "edgedevices.depin.dev,edgeagents.depin.dev,edgeenrollments.depin.dev,edgefleets.depin.dev,\
-                     rewardprograms.depin.dev,rewardepochs.depin.dev";
+const KINDS: [&str; 6] = [
+    "edgedevices.depin.dev",
+    "edgeagents.depin.dev",
+    "edgeenrollments.depin.dev",
+    "edgefleets.depin.dev",
+    "rewardprograms.depin.dev",
+    "rewardepochs.depin.dev",
+];
 const SYSTEM_KINDS: &str = "secrets,configmaps,leases.coordination.k8s.io,serviceaccounts,roles.rbac.authorization.k8s.io,\
                             rolebindings.rbac.authorization.k8s.io";
 /// What the demo makes beside namespaces: other people's new objects are not the demo's.
@@ -49,11 +55,11 @@ impl Networks {
                  use another cluster, or delete what is left: kubectl delete namespace {NAMESPACE} energy weather"
             );
         }
-        let definitions = cluster.kubectl(&["get", "customresourcedefinitions", "-o", "name"])?;
-        let definitions = definitions.contains("edgedevices.depin.dev");
+        let kinds = kinds(cluster)?;
+        let definitions = !kinds.is_empty();
         let namespaces = cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
         let namespaces = namespaces.lines().filter_map(|line| line.strip_prefix("namespace/")).map(str::to_owned);
-        let mut known = objects(cluster, definitions)?;
+        let mut known = objects(cluster, &kinds)?;
         if definitions {
             let models = cluster.kubectl(&["get", "edgedevicemodels", "-o", "name"])?;
             known.extend(models.lines().map(|name| (name.to_owned(), String::new())));
@@ -66,8 +72,12 @@ impl Networks {
     /// # Errors
     /// When the cluster refuses.
     pub fn remove(&self, cluster: &Cluster) -> Result<()> {
-        let mut now = objects(cluster, true)?;
-        now.extend(models(cluster)?);
+        // Whoever is interrupted early has not defined all kinds yet.
+        let kinds = kinds(cluster)?;
+        let mut now = objects(cluster, &kinds)?;
+        if kinds.contains(&"edgefleets.depin.dev") {
+            now.extend(models(cluster)?);
+        }
         for (object, namespace) in now.difference(&self.objects) {
             let arguments = ["delete", "--ignore-not-found", "--wait=false", object, "-n", namespace];
             // Those of the cluster have no namespace.
@@ -88,8 +98,14 @@ impl Networks {
     }
 }
 
+/// Those of the demo's kinds that the cluster knows.
+fn kinds(cluster: &Cluster) -> Result<Vec<&'static str>> {
+    let known = cluster.kubectl(&["get", "customresourcedefinitions", "-o=jsonpath={.items[*].metadata.name}"])?;
+    Ok(KINDS.into_iter().filter(|kind| known.split_whitespace().any(|name| name == *kind)).collect())
+}
+
 /// Everything of the kinds that the demo makes, where it makes them.
-fn objects(cluster: &Cluster, definitions: bool) -> Result<BTreeSet<Object>> {
+fn objects(cluster: &Cluster, kinds: &[&str]) -> Result<BTreeSet<Object>> {
     let mut found = BTreeSet::new();
     let mut list = |namespace: &str, what: &[&str]| -> Result<()> {
         let place = ["-n", namespace];
@@ -100,9 +116,9 @@ fn objects(cluster: &Cluster, definitions: bool) -> Result<BTreeSet<Object>> {
     };
     list("", &CLUSTER_OBJECTS)?;
     list(NAMESPACE, &[SYSTEM_KINDS])?;
-    if definitions {
+    if !kinds.is_empty() {
         for network in NETWORKS {
-            list(network, &[KINDS])?;
+            list(network, &[&kinds.join(",")])?;
         }
     }
     Ok(found)

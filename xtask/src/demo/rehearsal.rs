@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::report::items;
-use crate::{cargo::Cargo, control_plane::ControlPlane, money, packages, process::Process, stages::Outcome, workspace};
+use super::{networks::Networks, report::items};
+use crate::{cargo::Cargo, cluster::Cluster, money, packages, process::Process, stages::Outcome, workspace};
 
 /// Three epochs on a machine that also does other things.
 const SHOW_LIMIT: Duration = Duration::from_secs(600);
@@ -138,9 +138,11 @@ fn shown_and_reported(program: &Path) -> Result<()> {
 
 /// Ctrl-C while recordings play, in a cluster that is somebody else's.
 fn interrupted(program: &Path) -> Result<()> {
-    let plane = ControlPlane::start()?;
-    let definitions = || plane.run_kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
-    let own: OsString = plane.kubeconfig().into();
+    let dir = tempfile::tempdir()?;
+    let cluster = Cluster::start(dir.path())?;
+    let definitions = || cluster.kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
+    let before = Networks::before(&cluster)?;
+    let own: OsString = cluster.kubeconfig().into();
     let arguments = ["--use-cluster", "--replay", "examples/recordings/village"];
     let mut rehearsal = Rehearsal::start(program, &arguments, &[("KUBECONFIG", &own)])?;
     rehearsal.until("the start of everything", SHOW_LIMIT, |demo| {
@@ -153,5 +155,9 @@ fn interrupted(program: &Path) -> Result<()> {
     ensure!(said.contains("nothing is left behind"), "{said}");
     let left = definitions()?;
     ensure!(!left.contains("depin.dev"), "the cluster still has {left}");
+    // As one that was interrupted while it applied the definitions.
+    cluster.kubectl(&["apply", "-f", "crds/yaml/depin.dev_edgefleets.yaml"])?;
+    before.remove(&cluster)?;
+    cluster.kubectl(&["wait", "--for=delete", "--timeout=60s", "crd/edgefleets.depin.dev"])?;
     Ok(())
 }
