@@ -29,6 +29,11 @@ pub(crate) fn peak_megabytes(process: &str) -> Result<f64> {
     Ok(kilobytes / 1024.0)
 }
 
+/// From now on, this process's peak counts what it holds and what comes, not what it once had.
+pub(crate) fn reset_peak() -> Result<()> {
+    fs::write("/proc/self/clear_refs", "5").context("the peak of memory cannot be reset")
+}
+
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)

@@ -27,7 +27,7 @@ use serde_json::json;
 
 use crate::{
     network::{self, NAMESPACE},
-    processes::{cpu_seconds, now_ms, peak_megabytes},
+    processes::{cpu_seconds, now_ms, peak_megabytes, reset_peak},
     rewards,
     seal::Chain,
 };
@@ -128,7 +128,9 @@ impl Watch {
         Ok(Self { begun: Instant::now(), cpu: cpu_seconds("self")?, readings, devices, proofs, checks: options.checks })
     }
 
+    /// Begins a step: its peak of memory counts what is held from before, not what the steps before had at their worst.
     fn skip(&mut self) -> Result<()> {
+        reset_peak()?;
         (self.begun, self.cpu) = (Instant::now(), cpu_seconds("self")?);
         Ok(())
     }

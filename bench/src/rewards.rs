@@ -15,7 +15,7 @@ use depin_domain::{
 };
 use serde_json::json;
 
-use crate::processes::{cpu_seconds, peak_megabytes};
+use crate::processes::{cpu_seconds, peak_megabytes, reset_peak};
 
 /// What is computed.
 #[derive(Args)]
@@ -46,6 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         matured: Vec::new(),
         state: ProgramState::default(),
     };
+    reset_peak()?;
     let (begun, before) = (Instant::now(), cpu_seconds("self")?);
     let result = black_box(close_epoch(&input)?);
     let seconds = begun.elapsed().as_secs_f64();

@@ -57,6 +57,13 @@ impl Machine {
         Ok(Self(facts.as_object().cloned().unwrap_or_default()))
     }
 
+    /// Tells which versions of the peers stand beside us.
+    pub fn peers(&mut self, versions: &str) {
+        if !versions.is_empty() {
+            self.0.insert("peers".into(), json!(versions));
+        }
+    }
+
     /// Tells what could not be measured here, and why.
     pub fn leave_out(&mut self, what: &[String]) {
         if !what.is_empty() {

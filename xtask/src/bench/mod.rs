@@ -138,8 +138,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         machine::settle(SETTLE_LIMIT, || bench.go_on())?;
     }
     let mut machine = Machine::look(&work)?;
+    machine.peers(&peers::versions(&workspace().join(&options.peers)));
     println!("{machine}");
-    let mut runs = if options.only.is_empty() { Runs::default() } else { earlier(&out) };
+    let (before, mut runs) = if options.only.is_empty() { Default::default() } else { earlier(&out) };
+    runs.stamp(&machine.0, &before.0);
     let mut left_out = Vec::new();
     let measured = measure(&bench, &mut runs, &mut left_out);
     machine.leave_out(&left_out);
@@ -152,9 +154,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     measured.map(|()| ExitCode::SUCCESS)
 }
 
-/// With `--only`, other measurements keep the results that they had.
-fn earlier(out: &Path) -> Runs {
-    report::read(out).map(|(_, runs)| runs).unwrap_or_default()
+/// With `--only`, other measurements keep the results that they had, and say of which code.
+fn earlier(out: &Path) -> (Machine, Runs) {
+    report::read(out).unwrap_or_default()
 }
 
 fn build(cargo: &Cargo) -> Result<()> {

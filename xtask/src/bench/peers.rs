@@ -32,6 +32,27 @@ const RUNS: usize = 3;
 const TELEGRAF_TAGS: &str = "custom,inputs.mqtt_consumer,outputs.file,outputs.http,outputs.discard,parsers.json,parsers.json_v2,\
                              parsers.value,serializers.influx,serializers.json";
 
+/// Where the harness says which version of a peer it builds, and the word before it.
+const VERSIONS: [(&str, &str, &str); 3] = [
+    ("Benthos", "go/benthos/go.mod", "github.com/benthosdev/benthos/v4"),
+    ("Telegraf", "go/telegraf/go.mod", "github.com/influxdata/telegraf"),
+    ("rumqttc", "rust/mq/Cargo.toml", "rumqttc"),
+];
+
+/// The peers with their versions, as far as the harness tells.
+#[must_use]
+pub fn versions(harness: &Path) -> String {
+    let version = |(peer, file, word): &(&str, &str, &str)| {
+        let text = fs::read_to_string(harness.join(file)).ok()?;
+        let rest =
+            text.lines().find_map(|line| line.split_once(&format!("{word} ")).map(|(_, rest)| rest.to_owned()))?;
+        let from = rest.find(|character: char| character.is_ascii_digit())?;
+        let number: String = rest[from..].chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        Some(format!("{peer} {number}"))
+    };
+    VERSIONS.iter().filter_map(version).collect::<Vec<_>>().join(", ")
+}
+
 /// Runs the peers that can be had; which were left out, and why, is added to `left_out`.
 ///
 /// # Errors
@@ -165,4 +186,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_of_peers_are_those_that_the_harness_builds() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("go/benthos/go.mod", "module x\nrequire github.com/benthosdev/benthos/v4 v4.27.0\n"),
+            ("rust/mq/Cargo.toml", "[dependencies]\nrumqttc = { version = \"=0.25.1\", default-features = false }\n"),
+        ] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        assert_eq!(versions(dir.path()), "Benthos 4.27.0, rumqttc 0.25.1");
+    }
 }
