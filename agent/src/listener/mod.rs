@@ -12,7 +12,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use depin_domain::ids::Digest;
 use depin_log::Storage;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::Instant,
 };
@@ -121,11 +121,8 @@ impl Listener {
                 metrics.connections.inc();
                 let ended = match shared.options.tls.clone() {
                     None => connection::serve(stream, shared, stop).await,
-                    Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection::serve(stream, shared, stop).await,
-                        Ok(Err(error)) => connection::Ended::Io(error),
-                        Err(_) => connection::Ended::KeepAlive,
-                    },
+                    // In a box: what TLS needs is no part of every connection that has none.
+                    Some(acceptor) => Box::pin(secured(acceptor, stream, shared, stop)).await,
                 };
                 metrics.connections.dec();
                 match ended {
@@ -143,5 +140,19 @@ impl Listener {
         let all = u32::try_from(self.options.max_connections).unwrap_or(u32::MAX);
         // Closed only when the process ends anyway.
         let _ = tokio::time::timeout(Duration::from_secs(3), places.acquire_many(all)).await;
+    }
+}
+
+/// Serves a connection behind TLS until it ends.
+async fn secured(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shared: connection::Shared,
+    stop: watch::Receiver<bool>,
+) -> connection::Ended {
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => connection::serve(stream, shared, stop).await,
+        Ok(Err(error)) => connection::Ended::Io(error),
+        Err(_) => connection::Ended::KeepAlive,
     }
 }

@@ -6,6 +6,7 @@
 mod filters;
 mod session;
 mod subscriptions;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 

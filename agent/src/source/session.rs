@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::{BrokerOptions, subscriptions::Subscriptions};
+use super::{BrokerOptions, subscriptions::Subscriptions, waiting::Waiting};
 use crate::{
     intake::{Envelope, Intake, Offer},
     metrics::{Metrics, ResultLabel},
@@ -35,10 +35,13 @@ struct Held {
 
 #[derive(Default)]
 struct Queues {
-    /// Tickets in order, with the packet to acknowledge.
-    waiting: VecDeque<(u64, u16)>,
+    waiting: Waiting,
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Acknowledgements that the client has and did not send yet.
+    unsent: usize,
+    /// More of them wait for room there.
+    stalled: bool,
 }
 
 /// Between the polling and the acknowledging task.
@@ -61,7 +64,8 @@ impl Link {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new connection: the broker delivers again whatever is not acknowledged.
+    /// The connection is gone, or a new one begins: the broker delivers again whatever is not acknowledged, and a packet number may name
+    /// another message in its next session.
     fn begin(&self) {
         *self.lock() = Queues::default();
     }
@@ -92,19 +96,20 @@ impl Link {
         let ticket = match self.intake.offer(&envelope) {
             Offer::Full => return false,
             Offer::Ticket(ticket) => ticket,
-            Offer::Nothing => queues.waiting.back().map_or(0, |(ticket, _)| *ticket),
+            Offer::Nothing => queues.waiting.newest().unwrap_or(0),
         };
         if message.packet != 0 {
-            queues.waiting.push_back((ticket, message.packet));
-            if queues.waiting.len() == 1 {
+            if queues.waiting.is_empty() {
                 self.changed.notify_one();
             }
+            queues.waiting.push(ticket, message.packet);
         }
         true
     }
 
-    /// Packets that may be acknowledged now, after held messages were offered again.
-    fn due(&self, durable: u64, due: &mut Vec<u16>) {
+    /// Offers held messages again and acknowledges what is durable, as long as `send` takes it: under the lock, so that nothing of a
+    /// connection is acknowledged after the next one began.
+    fn acknowledge(&self, durable: u64, mut send: impl FnMut(u16) -> bool) {
         let mut guard = self.lock();
         let queues = &mut *guard;
         while let Some(message) = queues.held.pop_front() {
@@ -114,12 +119,24 @@ impl Link {
             }
             queues.held_bytes = queues.held_bytes.saturating_sub(message.payload.len() + message.topic.len());
         }
-        while let Some((ticket, packet)) = queues.waiting.front().copied() {
-            if ticket > durable {
+        queues.stalled = false;
+        while let Some(packet) = queues.waiting.first(durable) {
+            if queues.unsent >= UNSENT || !send(packet) {
+                queues.stalled = true;
                 break;
             }
-            queues.waiting.pop_front();
-            due.push(packet);
+            queues.waiting.pop();
+            queues.unsent += 1;
+        }
+    }
+
+    /// The client sent an acknowledgement: perhaps there is room for more.
+    fn sent(&self) {
+        let mut queues = self.lock();
+        queues.unsent = queues.unsent.saturating_sub(1);
+        if queues.stalled && queues.unsent <= UNSENT / 2 {
+            queues.stalled = false;
+            self.changed.notify_one();
         }
     }
 
@@ -133,6 +150,12 @@ impl Link {
     }
 }
 
+/// Acknowledgements that the client library has at a time. A broker may send a whole backlog without waiting for them: they wait as
+/// [`Waiting`], in next to nothing, and not there, in 200 bytes each.
+const UNSENT: usize = 1_024;
+/// Other requests that the library has room for: a few for every change of what is wanted.
+const OTHERS: usize = 256;
+
 /// After this time a refused subscription is tried again.
 const SUBSCRIBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -145,15 +168,14 @@ macro_rules! session {
             use $library as library;
             use library::{AsyncClient, Event, EventLoop};
 
-            use super::{Context, Held, Link, SUBSCRIBE_AGAIN, Subscriptions, want};
+            use super::{Context, Held, Link, SUBSCRIBE_AGAIN, OTHERS, Subscriptions, UNSENT, want};
             use crate::{metrics::PeerLabel, source::{FIRST_BACKOFF, next_backoff}, stop::stopped};
 
             /// Runs until stopped.
             pub(in crate::source) async fn run(mut context: Context) {
                 let link = Link::new(Arc::clone(&context.intake), context.metrics.clone(), &context.options.client_id);
                 let options = $options(&*context.options);
-                // Room for an acknowledgement of every message that the broker can have under way.
-                let (client, events) = AsyncClient::new(options, 65_535);
+                let (client, events) = AsyncClient::new(options, UNSENT + OTHERS);
                 let acknowledging = tokio::spawn(acknowledge(Arc::clone(&link), client.clone(), context.stop.clone()));
                 poll(&mut context, &link, &client, events).await;
                 if acknowledging.await.is_err() {
@@ -205,10 +227,10 @@ macro_rules! session {
                             if !link.take(held) {
                                 tracing::warn!("the spool is full: the broker keeps further messages until there is room");
                                 context.health.fail("the spool is full; the broker connection is given up until there is room");
+                                link.begin();
                                 events.clean();
                                 events.pending.clear();
                                 subscriptions.disconnected();
-                                link.begin();
                                 tokio::select! {
                                     () = context.intake.room() => {}
                                     () = stopped(&mut context.stop) => return,
@@ -244,9 +266,12 @@ macro_rules! session {
                             subscriptions.left();
                             subscribe(client, &mut subscriptions);
                         }
+                        Ok(Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => link.sent(),
                         Ok(_) => {}
                         Err(error) => {
-                            // Requests are made anew once the connection stands.
+                            // Requests are made anew once the connection stands; acknowledgements end with their connection.
+                            link.begin();
+                            events.clean();
                             events.pending.clear();
                             subscriptions.disconnected();
                             let (wait, next) = next_backoff(backoff);
@@ -281,17 +306,10 @@ macro_rules! session {
             /// Acknowledges what is durable, and offers again what did not fit.
             async fn acknowledge(link: Arc<Link>, client: AsyncClient, mut stop: watch::Receiver<bool>) {
                 let mut durable = link.intake.durable();
-                let mut due = Vec::new();
                 let mut deadline = None;
                 loop {
                     let reached = *durable.borrow_and_update();
-                    link.due(reached, &mut due);
-                    for packet in due.drain(..) {
-                        // The event loop is gone: so is the session.
-                        if client.ack(&$acknowledgement(packet)).await.is_err() {
-                            return;
-                        }
-                    }
+                    link.acknowledge(reached, |packet| client.try_ack(&$acknowledgement(packet)).is_ok());
                     if deadline.is_some_and(|deadline| link.idle() || time::Instant::now() >= deadline) {
                         return;
                     }
@@ -406,3 +424,54 @@ session!(v4, super::four, super::options_four, super::publish_four, super::filte
 session!(v5, super::five, super::options_five, super::publish_five, super::filter_five, |topic: &bytes::Bytes| {
     String::from_utf8_lossy(topic).into_owned()
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::SystemClock, codec::Limits, intake::Quota, sealer::Found};
+
+    fn link() -> Arc<Link> {
+        let (metrics, clock) = (Metrics::registered().0, SystemClock::new());
+        let intake = Intake::new(Limits::default(), Quota::default(), clock, metrics.clone(), &Found::default());
+        Link::new(intake, metrics, "edge")
+    }
+
+    fn acknowledged(link: &Link, durable: u64) -> Vec<u16> {
+        let mut packets = Vec::new();
+        link.acknowledge(durable, |packet| {
+            packets.push(packet);
+            true
+        });
+        packets
+    }
+
+    #[test]
+    fn a_backlog_is_acknowledged_as_the_client_has_room_for_it() {
+        let link = link();
+        (1..=3_000).for_each(|packet| link.lock().waiting.push(1, packet));
+        assert_eq!(acknowledged(&link, 0), [0; 0], "nothing is durable yet");
+        assert_eq!(acknowledged(&link, 1), (1..=1_024).collect::<Vec<u16>>());
+        assert_eq!(acknowledged(&link, 1), [0; 0], "the client sent nothing yet");
+        (0..511).for_each(|_| link.sent());
+        assert!(link.lock().stalled);
+        link.sent();
+        assert!(!link.lock().stalled, "half of the room is free: who acknowledges is woken");
+        assert_eq!(acknowledged(&link, 1), (1_025..=1_536).collect::<Vec<u16>>());
+        // What the client refuses stays and is tried again.
+        link.sent();
+        link.acknowledge(1, |_| false);
+        assert!(link.lock().stalled);
+        assert_eq!(acknowledged(&link, 1), [1_537]);
+    }
+
+    #[test]
+    fn nothing_of_a_connection_is_acknowledged_in_the_next_one() {
+        let link = link();
+        link.lock().waiting.push(1, 7);
+        link.begin();
+        assert_eq!(acknowledged(&link, 1), [0; 0]);
+        link.lock().waiting.push(2, 7);
+        assert_eq!(acknowledged(&link, 1), [0; 0], "the same number is another message");
+        assert_eq!(acknowledged(&link, 2), [7]);
+    }
+}
