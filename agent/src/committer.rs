@@ -116,7 +116,9 @@ async fn attempt(intake: &Intake, store: &SharedStore, metrics: &Metrics, health
             true
         }
         Attempt::Full => {
-            health.fail("the spool has reached its limit; nothing is acknowledged until the gateway is reached");
+            health.fail(
+                "the spool has reached its limit, or the disk is full; nothing is acknowledged until the gateway has taken from the spool or the disk has room",
+            );
             intake.set_full(true);
             false
         }

@@ -16,8 +16,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::Deserialize;
 
 use crate::{
-    codec::Limits, intake::Quota, listener::ListenerOptions, sealer::StoreOptions, source::BrokerOptions,
-    spool::LimitPolicy, uplink::UplinkOptions,
+    codec::Limits,
+    intake::Quota,
+    listener::ListenerOptions,
+    sealer::{RESERVE, StoreOptions},
+    source::BrokerOptions,
+    spool::LimitPolicy,
+    uplink::UplinkOptions,
 };
 
 /// Takes telemetry from MQTT, keeps it durably and submits it to the gateway as signed proofs
@@ -253,6 +258,7 @@ impl AgentOptions {
                 retained: file.spool.retained_bytes.unwrap_or(store.retained),
                 parked: store.parked,
                 journal_segment: store.journal_segment,
+                reserve: RESERVE,
             },
             limits: Limits {
                 payload_bytes: file.codec.payload_bytes.unwrap_or(limits.payload_bytes).clamp(1, 1 << 20),

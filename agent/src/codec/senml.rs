@@ -315,7 +315,7 @@ fn read(
     base: &Base,
 ) -> Result<Option<(DecodedReading, bool)>, Reason> {
     let slot = |slot: usize| record.get(slot).copied().unwrap_or_default();
-    let Some(number) = quantity(message, field.senml.quantity, record, base)? else { return Ok(None) };
+    let Some((own, base_part)) = quantity(message, field.senml.quantity, record, base)? else { return Ok(None) };
     let (at, device_time) = when(message, &slot(TIME), base)?;
     let own_unit = slot(UNIT);
     let quantizer = if own_unit.present() {
@@ -326,24 +326,28 @@ fn read(
     } else {
         field.quantizer
     };
-    let value = quantizer.quantize(number).map_err(|_| Reason::NotRepresentable)?;
+    let value = quantizer.quantize_sum(own, base_part).map_err(|_| Reason::NotRepresentable)?;
     Ok(Some((DecodedReading { metric: field.metric, at, value }, device_time)))
 }
 
-/// The number that the record has for the quantity (RFC 8428, sections 4.2 and 4.5.4). With a sum the value may be left out; without
-/// one it is required.
-fn quantity(message: &Message<'_>, quantity: Quantity, record: &[Span], base: &Base) -> Result<Option<Number>, Reason> {
+/// What the record has for the quantity, and what its base adds (RFC 8428, sections 4.2 and 4.5.4). With a sum the value may be left out;
+/// without one it is required.
+fn quantity(
+    message: &Message<'_>,
+    quantity: Quantity,
+    record: &[Span],
+    base: &Base,
+) -> Result<Option<(Number, Number)>, Reason> {
     let slot = |slot: usize| record.get(slot).copied().unwrap_or_default();
     let (own, base_part) = match quantity {
         Quantity::Value => (slot(VALUE), base.value),
         Quantity::Sum => (slot(SUM), base.sum.unwrap_or(Number::ZERO)),
     };
     if own.present() {
-        let number = own.number(message.payload)?.plus(base_part).map_err(|_| Reason::NotRepresentable)?;
-        return Ok(Some(number));
+        return Ok(Some((own.number(message.payload)?, base_part)));
     }
     match quantity {
-        Quantity::Sum => Ok(base.sum),
+        Quantity::Sum => Ok(base.sum.map(|sum| (sum, Number::ZERO))),
         Quantity::Value if slot(SUM).present() || base.sum.is_some() => Ok(None),
         // Text, truth and data values (vs, vb, vd) are no quantities.
         Quantity::Value => Err(Reason::NotANumber),
@@ -353,8 +357,7 @@ fn quantity(message: &Message<'_>, quantity: Quantity, record: &[Span], base: &B
 /// The record's time, and whether it rests on the device's clock.
 fn when(message: &Message<'_>, own: &Span, base: &Base) -> Result<(depin_domain::time::Timestamp, bool), Reason> {
     let own = if own.present() { own.number(message.payload).map_err(|_| Reason::BadTimestamp)? } else { Number::ZERO };
-    let sum = own.plus(base.time).map_err(|_| Reason::BadTimestamp)?;
-    let ms = Quantizer::plain(3).quantize(sum).map_err(|_| Reason::BadTimestamp)?;
+    let ms = Quantizer::plain(3).quantize_sum(own, base.time).map_err(|_| Reason::BadTimestamp)?;
     if ms < RELATIVE_BELOW_MS {
         let at = message.received.0.checked_add(ms).ok_or(Reason::BadTimestamp)?;
         return Ok((evaluate::time(at)?, false));

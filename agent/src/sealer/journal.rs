@@ -151,7 +151,7 @@ pub fn add_drop(drops: &mut Vec<PendingDrop>, drop: PendingDrop) {
     }
 }
 
-/// What was given up since the start, for the metrics.
+/// What was given up since the start, for the metrics and the status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenUp {
     counts: [u64; 4],
@@ -168,8 +168,8 @@ impl GivenUp {
     }
 
     /// Each reason with its count.
-    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        ["limit_reached", "unapproved_quota", "unreadable", "never_approved"].into_iter().zip(self.counts)
+    pub fn by_reason(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.into_iter().zip(self.counts)
     }
 }
 
@@ -210,8 +210,11 @@ pub struct Commit {
     pub next_sequence: u64,
     /// Digest of the last header.
     pub previous: Digest,
-    /// Up to where each model's readings are taken from the spool.
+    /// Up to where readings of the models in this seal are taken from the spool, where that is beyond `front`.
     pub cursors: BTreeMap<Digest, u64>,
+    /// Everything before is taken, of every model.
+    #[serde(default)]
+    pub front: u64,
     /// Whether the pending drops are told in these proofs.
     pub drops_told: bool,
     /// Drop records of this incarnation so far.
@@ -285,7 +288,8 @@ pub struct State {
     pub next_sequence: u64,
     /// Digest of the newest sealed header.
     pub previous: Digest,
-    /// Up to where each model's readings are taken from the spool.
+    /// Up to where each model's readings are taken from the spool, where that is beyond `spool_front`: what is neither there nor spooled
+    /// any more has no entry.
     pub cursors: BTreeMap<Digest, u64>,
     /// Readings given up and not told yet.
     pub drops: Vec<PendingDrop>,
@@ -324,7 +328,7 @@ impl State {
                 for drop in drops {
                     add_drop(&mut self.drops, drop);
                 }
-                self.spool_front = self.spool_front.max(front);
+                self.begin_spool(front);
             }
             Entry::Clock { boot, offset } => {
                 self.clocks.insert(boot, offset);
@@ -355,6 +359,7 @@ impl State {
         self.previous = commit.previous;
         self.next_ordinal = commit.next_ordinal;
         self.cursors.extend(commit.cursors);
+        self.begin_spool(commit.front);
         if commit.drops_told {
             self.drops.clear();
         }
@@ -375,6 +380,12 @@ impl State {
         }
         self.held.extend(after);
         pending.clear();
+    }
+
+    fn begin_spool(&mut self, front: u64) {
+        let front = self.spool_front.max(front);
+        self.spool_front = front;
+        self.cursors.retain(|_, cursor| *cursor > front);
     }
 
     /// A proof was judged, and its receipt is kept.

@@ -13,7 +13,7 @@ mod store;
 mod view;
 
 pub use journal::GivenUp;
-pub use store::{Answered, Collected, Found, Left, Store, StoreError, StoreOptions};
+pub use store::{Answered, Collected, Found, Left, RESERVE, Store, StoreError, StoreOptions, Taken};
 pub use view::{Relayed, View};
 
 #[cfg(test)]

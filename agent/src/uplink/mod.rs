@@ -9,6 +9,8 @@ pub mod seal;
 mod session;
 
 use std::{
+    error::Error,
+    io,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -115,6 +117,10 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
             Ok(()) => tracing::debug!("the gateway's stream ended"),
             Err(error) => {
                 tracing::warn!(%error, gateway = context.options.gateway, "no connection to the gateway; readings wait in the spool");
+                // What the gateway tells must be kept before anything is sealed, and a certificate before anything is sent.
+                if lacks_room(&error) {
+                    with_store(&context.store, Store::make_room).await;
+                }
             }
         }
         context.metrics.connected.set(0);
@@ -134,6 +140,18 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
             () = stopped(&mut stop) => break,
         }
     }
+}
+
+/// Whether the disk is full.
+fn lacks_room(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// One connection: enroll or renew where needed, then a session.

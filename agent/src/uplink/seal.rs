@@ -9,7 +9,7 @@ use depin_proto::envelope::{EnvelopeError, decode_header, decode_section};
 
 use crate::{
     sealer::{
-        Store, StoreError, View,
+        Store, StoreError, Taken, View,
         assemble::{Assembled, Gathered, Position, ProofLimits, Sealed, assemble},
         chain::{self, Opening},
         journal::{Commit, Held, PendingDrop, add_drop, header_drops},
@@ -180,7 +180,7 @@ impl Sealing {
             replaces: part.iter().map(|held| (held.incarnation, held.sequence)).collect(),
             ..Commit::default()
         };
-        store.commit(&proofs, commit, 0)?;
+        store.commit(&proofs, commit, Taken::default())?;
         Ok(())
     }
 }

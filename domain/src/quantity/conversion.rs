@@ -62,7 +62,15 @@ impl Quantizer {
     pub fn quantize(&self, number: Number) -> Result<i64, NotRepresentable> {
         match self.narrow(number) {
             Some(value) => i64::try_from(value).map_err(|_| NotRepresentable),
-            None => self.wide(number),
+            None => self.wide(&[number]),
+        }
+    }
+
+    /// The same for the sum of two numbers: it is rounded once, however far apart they are.
+    pub fn quantize_sum(&self, a: Number, b: Number) -> Result<i64, NotRepresentable> {
+        match a.plus(b) {
+            Ok(sum) => self.quantize(sum),
+            Err(_) => self.wide(&[a, b]),
         }
     }
 
@@ -98,19 +106,23 @@ impl Quantizer {
         half_even(numerator, denominator)
     }
 
-    /// In 2560 bits, which hold every intermediate of a [`Number`] and a [`Conversion`].
-    fn wide(&self, number: Number) -> Result<i64, NotRepresentable> {
+    /// The sum of these in 2560 bits, which hold every intermediate of a [`Number`] and a [`Conversion`], and of two of them unless one is
+    /// so large that no result fits anyway.
+    fn wide(&self, terms: &[Number]) -> Result<i64, NotRepresentable> {
         let Conversion { factor, offset } = self.conversion;
-        let mut numerator = Wide::from(number.mantissa.unsigned_abs());
-        let mut denominator = Wide::ONE;
-        for (base, exponent) in [(10_u64, number.ten), (2, number.two)] {
-            let power = power(base, exponent.unsigned_abs())?;
-            let side = if exponent >= 0 { &mut numerator } else { &mut denominator };
-            *side = times(*side, power)?;
+        let least = |exponent: fn(Number) -> i32| terms.iter().copied().map(exponent).min().unwrap_or(0).min(0);
+        let (twos, fives) = (least(Number::twos), least(Number::fives));
+        let mut total = (false, Wide::ZERO);
+        for term in terms {
+            let mantissa = Wide::from(term.mantissa.unsigned_abs());
+            let shifted = times(mantissa, power(2, (term.twos() - twos).unsigned_abs())?)?;
+            let aligned = times(shifted, power(5, (term.fives() - fives).unsigned_abs())?)?;
+            total = add_signed(total, (term.mantissa < 0, aligned))?;
         }
-        numerator = times(numerator, Wide::from(factor.numerator.unsigned_abs()))?;
+        let numerator = times(total.1, Wide::from(factor.numerator.unsigned_abs()))?;
+        let mut denominator = times(power(2, twos.unsigned_abs())?, power(5, fives.unsigned_abs())?)?;
         denominator = times(denominator, Wide::from(factor.denominator.unsigned_abs()))?;
-        let negative = (number.mantissa < 0) != (factor.numerator < 0);
+        let negative = total.0 != (factor.numerator < 0);
         let scaled = times(numerator, Wide::from(offset.denominator.unsigned_abs()))?;
         let added = times(denominator, Wide::from(offset.numerator.unsigned_abs()))?;
         denominator = times(denominator, Wide::from(offset.denominator.unsigned_abs()))?;
@@ -136,6 +148,10 @@ fn half_even(numerator: i128, denominator: i128) -> Option<i128> {
 }
 
 fn times(a: Wide, b: Wide) -> Result<Wide, NotRepresentable> {
+    // Most factors are: no multiplication of 40 words for them.
+    if b == Wide::ONE {
+        return Ok(a);
+    }
     a.checked_mul(b).ok_or(NotRepresentable)
 }
 
@@ -191,6 +207,25 @@ mod tests {
         assert_eq!(Quantizer::plain(2).quantize(Number::from_f64(2.675).unwrap()), Ok(267));
         assert_eq!(Quantizer::plain(2).quantize(Number::parse(b"2.675").unwrap()), Ok(268));
         assert_eq!(Quantizer::plain(0).quantize(Number::from_f64(5e-324).unwrap()), Ok(0));
+    }
+
+    #[test]
+    fn sums_are_rounded_once_however_far_apart_their_terms_are() {
+        let float = |value| Number::from_f64(value).unwrap();
+        let text = |text: &str| Number::parse(text.as_bytes()).unwrap();
+        let sum = |a, b, scale| Quantizer::plain(scale).quantize_sum(a, b);
+        assert_eq!(sum(text("1276020076"), float(0.1), 3), Ok(1_276_020_076_100));
+        assert_eq!(sum(text("20"), float(1e-30), 1), Ok(200));
+        // A tie, and what lies a trace beside it.
+        assert_eq!(sum(text("2.5"), Number::ZERO, 0), Ok(2));
+        assert_eq!(sum(text("2.5"), float(1e-300), 0), Ok(3));
+        assert_eq!(sum(float(-1e-300), text("3.5"), 0), Ok(3));
+        assert_eq!(sum(text("-2.5"), text("-1e-400"), 0), Ok(-3));
+        assert_eq!(sum(float(5e-324), text("9223372036854775807.4"), 0), Ok(i64::MAX));
+        assert_eq!(sum(float(5e-324), text("9223372036854775807.5"), 0), Err(NotRepresentable));
+        assert_eq!(sum(text("1e300"), text("-1e-300"), 0), Err(NotRepresentable));
+        let celsius = Conversion::between(&Unit::parse("[degF]").unwrap(), &Unit::parse("Cel").unwrap()).unwrap();
+        assert_eq!(Quantizer::new(celsius, 2).quantize_sum(text("98.6"), float(-1e-30)), Ok(3700));
     }
 
     #[test]

@@ -98,7 +98,10 @@ impl Number {
         Ok(Self { mantissa, ten: exponent, two: 0 })
     }
 
-    /// The exact sum, if it can be held.
+    /// The exact sum, if it can be held. [`Quantizer::quantize_sum`](super::Quantizer::quantize_sum) takes what cannot, too.
+    ///
+    /// Both are brought to the smaller power of two and the smaller power of five, so that a float beside a whole number only has to be
+    /// shifted: as a decimal, 0.1 as a double would have 55 digits.
     pub fn plus(self, other: Self) -> Result<Self, NumberError> {
         if self.mantissa == 0 {
             return Ok(other);
@@ -106,22 +109,25 @@ impl Number {
         if other.mantissa == 0 {
             return Ok(self);
         }
-        let (a, b) = if self.two == 0 && other.two == 0 { (self, other) } else { (self.decimal()?, other.decimal()?) };
-        let ten = a.ten.min(b.ten);
+        let (twos, fives) = (self.twos().min(other.twos()), self.fives().min(other.fives()));
         let aligned = |number: Self| {
-            let power = u32::try_from(number.ten - ten).ok().and_then(|gap| 10_i128.checked_pow(gap));
-            power.and_then(|power| number.mantissa.checked_mul(power)).ok_or(NumberError::TooPrecise)
+            let power = |base: i128, gap: i32| base.checked_pow(gap.unsigned_abs());
+            let mantissa = number.mantissa.checked_mul(power(2, number.twos() - twos)?)?;
+            mantissa.checked_mul(power(5, number.fives() - fives)?)
         };
-        let mantissa = aligned(a)?.checked_add(aligned(b)?).ok_or(NumberError::TooPrecise)?;
-        Ok(if mantissa == 0 { Self::ZERO } else { Self { mantissa, ten, two: 0 } })
+        let sum = aligned(self).zip(aligned(other)).and_then(|(a, b)| a.checked_add(b));
+        let mantissa = sum.ok_or(NumberError::TooPrecise)?;
+        Ok(if mantissa == 0 { Self::ZERO } else { Self { mantissa, ten: fives, two: twos - fives } })
     }
 
-    /// The same number without a power of two: `2^-k = 5^k × 10^-k`.
-    fn decimal(self) -> Result<Self, NumberError> {
-        let factor = if self.two >= 0 { 2_i128 } else { 5 };
-        let power = factor.checked_pow(self.two.unsigned_abs()).ok_or(NumberError::TooPrecise)?;
-        let mantissa = self.mantissa.checked_mul(power).ok_or(NumberError::TooPrecise)?;
-        Ok(Self { mantissa, ten: self.ten + self.two.min(0), two: 0 })
+    /// Exponent of two in `mantissa × 2^twos × 5^fives`.
+    pub(super) fn twos(self) -> i32 {
+        self.ten + self.two
+    }
+
+    /// Exponent of five there.
+    pub(super) fn fives(self) -> i32 {
+        self.ten
     }
 }
 
@@ -249,6 +255,21 @@ mod tests {
         assert_eq!(sum("0.1", "-0.1"), Ok(Number::ZERO));
         assert_eq!(sum("1e300", "1"), Err(NumberError::TooPrecise));
         let half = Number::from_f64(0.5).unwrap();
-        assert_eq!(half.plus(Number::from(2_i64)), Ok(Number { mantissa: 25, ten: -1, two: 0 }));
+        assert_eq!(half.plus(Number::from(2_i64)), Ok(Number { mantissa: 5, ten: 0, two: -1 }));
+    }
+
+    #[test]
+    fn floats_are_added_to_whole_numbers_and_decimals_exactly() {
+        let tenth = Number::from_f64(0.1).unwrap();
+        let mantissa = (1_276_020_076_i128 << 55) + 3_602_879_701_896_397;
+        assert_eq!(tenth.plus(Number::from(1_276_020_076_i64)), Ok(Number { mantissa, ten: 0, two: -55 }));
+        assert_eq!(Number::from(1_276_020_076_i64).plus(tenth), tenth.plus(Number::from(1_276_020_076_i64)));
+        // 0.3 as a decimal: 3 × 2^-1 × 5^-1, brought to 2^-55 × 5^-1.
+        let mantissa = (3_i128 << 54) + 5 * 3_602_879_701_896_397;
+        let sum = Number::parse(b"0.3").unwrap().plus(tenth);
+        assert_eq!(sum, Ok(Number { mantissa, ten: -1, two: -54 }));
+        assert_eq!(Number::from_f64(-0.5).unwrap().plus(Number::parse(b"0.5").unwrap()), Ok(Number::ZERO));
+        // What spans more than 127 bits is no number of this kind.
+        assert_eq!(Number::from_f64(1e-30).unwrap().plus(Number::from(20_i64)), Err(NumberError::TooPrecise));
     }
 }

@@ -147,6 +147,40 @@ fn senml_sums_in_cbor_have_labels_of_their_own() {
     );
 }
 
+/// A record in CBOR: base name `d:`, name `power`, and these labels with their encoded values.
+fn cbor_record(fields: &[(i8, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0x81, 0xa0 + u8::try_from(fields.len()).unwrap() + 2];
+    bytes.extend([0x21, 0x62, b'd', b':', 0x00, 0x65]);
+    bytes.extend(b"power");
+    for (label, value) in fields {
+        bytes.push(if *label < 0 { 0x20 | (-1 - label).to_le_bytes()[0] } else { label.to_le_bytes()[0] });
+        bytes.extend(*value);
+    }
+    bytes
+}
+
+fn double(value: f64) -> Vec<u8> {
+    [&[0xfb][..], &value.to_be_bytes()].concat()
+}
+
+#[test]
+fn senml_floats_are_added_to_their_base_exactly() {
+    let (base_time, base_value, value, time) = (-3, -5, 2, 6);
+    let mut bench = summing(Codec::SenmlCbor);
+    let mut decode = |fields: &[(i8, &[u8])]| bench.decode("t", &cbor_record(fields));
+    let seconds = [0x1a, 0x4c, 0x0e, 0x85, 0x6c];
+    assert_eq!(u32::from_be_bytes([seconds[1], seconds[2], seconds[3], seconds[4]]), 1_276_020_076);
+    assert_eq!(decode(&[(base_time, &seconds), (value, &[0x05]), (time, &double(0.1))]), ["d power@1276020076100=50"]);
+    assert_eq!(decode(&[(base_value, &[0x14]), (value, &double(0.1))]), ["d power@r+0=201"]);
+    // 4([-1, 3]), the decimal 0.3, beside a double; and a double that is all but nothing.
+    assert_eq!(decode(&[(base_value, &[0xc4, 0x82, 0x20, 0x03]), (value, &double(0.1))]), ["d power@r+0=4"]);
+    assert_eq!(decode(&[(base_value, &[0x14]), (value, &double(1e-30))]), ["d power@r+0=200"]);
+    assert_eq!(
+        decode(&[(base_time, &double(1_276_020_076.001)), (value, &double(1e-300)), (time, &double(-5.0))]),
+        ["d power@1276020071001=0"]
+    );
+}
+
 #[test]
 fn senml_sums_count_towards_the_limit_of_readings() {
     let metrics = vec![metric("energy", "Wh", 3), metric("power", "W", 1)];

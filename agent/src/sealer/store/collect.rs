@@ -1,11 +1,11 @@
 //! Taking readings out of the spool: what is ripe is collected, and leaves the spool with the seal that is committed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use depin_domain::{ids::Digest, proofs::DropReason, time::Timestamp};
 use prost::Message as _;
 
-use super::{Store, StoreError, next_batch};
+use super::{Reached, Store, StoreError, next_batch};
 use crate::{
     sealer::{
         assemble::{Gathered, Sealed},
@@ -23,23 +23,37 @@ pub struct Collected {
     pub gathered: Gathered,
     /// Without the chain's part, which the caller fills in.
     pub commit: Commit,
-    /// Readings that leave the spool with this seal.
-    pub taken: u64,
+    /// What leaves the spool with this seal.
+    pub taken: Taken,
+    /// Records of the spool that were looked at for it.
+    pub looked_at: u64,
+}
+
+/// What leaves the spool with a seal.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// How many readings.
+    pub readings: u64,
+    /// How far the spool has been taken then; absent where a seal takes nothing from it.
+    reached: Option<Reached>,
 }
 
 impl Collected {
     /// Whether a seal would change anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.taken == 0 && self.gathered.is_empty() && self.commit.unpark.is_empty()
+        self.taken.readings == 0 && self.gathered.is_empty() && self.commit.unpark.is_empty()
     }
 }
 
 impl Store {
     /// Readings that are ripe: spooled for at least their model's reorder horizon, at most about `budget`; and parked ones whose device was
     /// approved. Nothing changes until [`Store::commit`].
+    ///
+    /// Taking is by position, and a model whose next record is not ripe is passed over up to where another one has something left: a pass that
+    /// finds nothing ripe reads one record for each model that waits, however much of it is spooled, and each new record once.
     pub fn collect(
-        &self,
+        &mut self,
         view: &View,
         now: &Stamp,
         budget: usize,
@@ -47,50 +61,52 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
         self.collect_parked(view, now.wall, keep_parked_ms, &mut collected);
-        let known: Vec<Digest> = view.models.keys().chain(self.state.cursors.keys()).copied().collect();
-        let start = known
-            .iter()
-            .map(|digest| self.state.cursors.get(digest).copied().unwrap_or(0))
-            .min()
-            .unwrap_or(0)
-            .max(self.spool.front())
-            .max(self.state.spool_front);
-        let mut cursor = self.spool.read_from(start).map_err(StoreError::Spool)?;
-        let mut blocked: HashMap<Digest, u64> = HashMap::new();
-        let mut seen: HashSet<Digest> = known.into_iter().collect();
-        let mut end = start;
-        let mut pass = Pass { state: &self.state, view, now, collected: &mut collected, parked_left: 0 };
-        pass.parked_left = self.options.parked.saturating_sub(self.state.parked.len());
-        while let Some((position, batch)) = next_batch(&mut cursor, &mut Vec::new())? {
-            if pass.collected.gathered.len() + pass.collected.commit.park.len() >= budget {
-                break;
+        let mut reached = self.reached.clone();
+        reached.raise(self.spool.front().max(self.state.spool_front));
+        let parked_left = self.options.parked.saturating_sub(self.state.parked.len());
+        let mut pass = Pass { state: &self.state, view, now, collected: &mut collected, parked_left };
+        let mut blocked = BTreeMap::new();
+        let mut taken_of = BTreeSet::new();
+        let mut cursor = self.spool.read_from(reached.front()).map_err(StoreError::Spool)?;
+        let mut end = cursor.position();
+        while !pass.is_full(budget) {
+            let next = reached.next(&blocked);
+            if next > cursor.position() {
+                cursor = self.spool.read_from(next).map_err(StoreError::Spool)?;
             }
+            let Some((position, batch)) = next_batch(&mut cursor, &mut Vec::new())? else {
+                end = cursor.position();
+                break;
+            };
+            pass.collected.looked_at += 1;
             let mut open = false;
             for (digest, _) in &batch.models {
-                seen.insert(*digest);
-                let horizon = view.models.get(digest).map_or(0, |(_, horizon)| *horizon);
                 if blocked.contains_key(digest) || self.taken(digest, position) {
                     continue;
                 }
+                let horizon = view.models.get(digest).map_or(0, |(_, horizon)| *horizon);
                 if age(&batch.stamp, now) < horizon {
                     blocked.insert(*digest, position);
                 } else {
+                    taken_of.insert(*digest);
                     open = true;
                 }
             }
             if open {
                 pass.take(&batch, position, &blocked);
-            } else if !seen.is_empty() && seen.iter().all(|digest| blocked.contains_key(digest)) {
-                break;
             }
             end = cursor.position();
         }
-        for digest in seen {
-            let reached = blocked.get(&digest).copied().unwrap_or(end);
-            if reached > self.state.cursors.get(&digest).copied().unwrap_or(0) {
-                collected.commit.cursors.insert(digest, reached);
-            }
+        reached.advance(end, blocked);
+        let front = reached.front();
+        let cursors = taken_of.into_iter().map(|digest| (digest, reached.of(&digest)));
+        collected.commit.cursors = cursors.filter(|(_, position)| *position > front).collect();
+        collected.commit.front = front;
+        if collected.taken.readings == 0 {
+            // There is nothing that a crash could give back: the next pass need not find that out again.
+            self.reached = reached.clone();
         }
+        collected.taken.reached = Some(reached);
         Ok(collected)
     }
 
@@ -117,11 +133,11 @@ impl Store {
     }
 
     /// Makes a seal durable: proofs and commit in one write. Then the spool is cut behind what every model has taken.
-    pub fn commit(&mut self, proofs: &[Sealed], mut commit: Commit, taken: u64) -> Result<(), StoreError> {
+    pub fn commit(&mut self, proofs: &[Sealed], mut commit: Commit, taken: Taken) -> Result<(), StoreError> {
         let mut pending = Vec::with_capacity(proofs.len());
         for sealed in proofs {
             let bytes = sealed.proof.encode_to_vec();
-            let position = self.journal.append(PROOF, &bytes).map_err(StoreError::Journal)?;
+            let position = self.journaled(|journal| journal.append(PROOF, &bytes))?;
             pending.push(Held {
                 incarnation: commit.incarnation,
                 sequence: sealed.sequence,
@@ -136,19 +152,27 @@ impl Store {
         commit.proofs = pending.iter().map(|held| held.digest).collect();
         let entry = Entry::Commit(Box::new(commit));
         self.write(&entry)?;
-        self.journal.sync().map_err(StoreError::Journal)?;
+        self.sync()?;
         self.note_drops(&entry);
         self.state.apply(entry, &mut pending);
-        self.waiting = self.waiting.saturating_sub(taken);
-        self.cut_spool()
+        self.waiting = self.waiting.saturating_sub(taken.readings);
+        if let Some(reached) = taken.reached {
+            self.reached = reached;
+        }
+        self.cut_spool()?;
+        if self.reserve.is_spent() {
+            self.give_back_spool()?;
+            // The journal must not take in turn what the spool gives back.
+            self.tidy()?;
+            self.reserve.restore(self.spool.bytes(), self.waiting == 0);
+        }
+        Ok(())
     }
 
     fn cut_spool(&mut self) -> Result<(), StoreError> {
-        if self.state.cursors.is_empty() {
-            return Ok(());
-        }
-        let reached = self.state.cursors.values().copied().min().unwrap_or(0);
-        if reached > self.spool.front() {
+        let reached = self.reached.front().max(self.state.spool_front);
+        // A spool that failed is cut with a later seal, once it is open again.
+        if reached > self.spool.front() && self.spool.poison().is_none() {
             self.spool.truncate_front(reached).map_err(StoreError::Spool)?;
         }
         if self.waiting == 0 {
@@ -157,6 +181,16 @@ impl Store {
             self.oldest = Some(oldest);
         }
         Ok(())
+    }
+
+    /// Where all of the spool is taken, its last file goes too.
+    fn give_back_spool(&mut self) -> Result<(), StoreError> {
+        let end = self.spool.end();
+        if self.spool.poison().is_some() || self.reached.front() < end {
+            return Ok(());
+        }
+        self.spool.roll().map_err(StoreError::Spool)?;
+        self.spool.truncate_front(end).map(drop).map_err(StoreError::Spool)
     }
 
     fn first_after(&self, position: u64) -> Result<Option<Timestamp>, StoreError> {
@@ -187,7 +221,11 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn take(&mut self, batch: &Batch, position: u64, blocked: &HashMap<Digest, u64>) {
+    fn is_full(&self, budget: usize) -> bool {
+        self.collected.gathered.len() + self.collected.commit.park.len() >= budget
+    }
+
+    fn take(&mut self, batch: &Batch, position: u64, blocked: &BTreeMap<Digest, u64>) {
         let received = clock::correction(&batch.stamp, &self.state.clocks);
         for group in &batch.groups {
             let Some((digest, metrics)) = batch.models.get(group.model) else { continue };
@@ -195,7 +233,7 @@ impl Pass<'_> {
             if taken || blocked.contains_key(digest) {
                 continue;
             }
-            self.collected.taken += group.readings.len() as u64;
+            self.collected.taken.readings += group.readings.len() as u64;
             for reading in &group.readings {
                 let shift = if group.device_time { Some(0) } else { received };
                 let Some(shift) = shift else {

@@ -47,7 +47,7 @@ impl Store {
         }
         let stored = StoredReceipt { incarnation, sequence, receipt };
         let bytes = stored.encode();
-        let position = self.journal.append(RECEIPT, &bytes).map_err(StoreError::Journal)?;
+        let position = self.journaled(|journal| journal.append(RECEIPT, &bytes))?;
         self.state.keep_receipt(&stored, kept_at(position, bytes.len()));
         Ok(())
     }
@@ -73,10 +73,12 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets answered proofs beyond the limit, and removes what the journal no longer needs.
+    /// Forgets answered proofs beyond the limit, or all of them while the spool is emptied on a full disk, and removes what the journal no
+    /// longer needs.
     pub fn tidy(&mut self) -> Result<(), StoreError> {
+        let limit = if self.reserve.is_spent() { 0 } else { self.options.retained };
         let mut kept: u64 = self.state.held.iter().map(Held::kept_bytes).sum();
-        while kept > self.options.retained {
+        while kept > limit {
             let answered = self.state.held.iter().find(|held| held.answer == Answer::Receipt).copied();
             let Some(oldest) = answered else { break };
             self.note(Entry::Forgotten { incarnation: oldest.incarnation, sequence: oldest.sequence })?;
@@ -86,7 +88,7 @@ impl Store {
         if first_kept.min(self.journal.end()) > self.journal.front() + self.options.journal_segment {
             let entry = Entry::Snapshot(Box::new(self.state.clone()));
             let position = self.write(&entry)?;
-            self.journal.sync().map_err(StoreError::Journal)?;
+            self.sync()?;
             self.snapshot = position;
             self.journal.truncate_front(first_kept.min(position)).map_err(StoreError::Journal)?;
         }

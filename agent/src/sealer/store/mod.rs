@@ -6,13 +6,19 @@
 mod collect;
 mod kept;
 mod opening;
+mod reached;
+mod reserve;
+
+use std::io;
 
 use depin_domain::{ids::Digest, proofs::DropReason, time::Timestamp};
 use depin_log::{Cursor, Damage, Log, LogError};
 
-pub use collect::Collected;
+pub use collect::{Collected, Taken};
 pub use kept::Answered;
 pub use opening::{Found, Left};
+use reached::Reached;
+use reserve::Reserve;
 
 use super::{
     clock,
@@ -23,6 +29,10 @@ use crate::spool::{Batch, LimitPolicy, Stamp};
 const BATCH: u8 = 1;
 const SPOOL_TAG: u32 = u32::from_le_bytes(*b"aspl");
 const JOURNAL_TAG: u32 = u32::from_le_bytes(*b"ajrn");
+/// What an agent keeps in reserve: a seal and a snapshot of the journal are a few megabytes each, and the journal gives back room by whole
+/// files of [`StoreOptions::journal_segment`].
+pub const RESERVE: u64 = 16 << 20;
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -36,6 +46,8 @@ pub struct StoreOptions {
     pub parked: usize,
     /// Bytes of one of the journal's files; once more than that is no longer needed, a snapshot is written and the front removed.
     pub journal_segment: u64,
+    /// Bytes of the disk that are kept for emptying the spool: [`RESERVE`] in an agent; 0: none.
+    pub reserve: u64,
 }
 
 impl Default for StoreOptions {
@@ -46,6 +58,7 @@ impl Default for StoreOptions {
             retained: 64 << 20,
             parked: 20_000,
             journal_segment: 4 << 20,
+            reserve: 0,
         }
     }
 }
@@ -81,6 +94,9 @@ pub struct Store {
     oldest: Option<Timestamp>,
     /// Journal position of the newest snapshot.
     snapshot: u64,
+    /// How far the spool has been looked through.
+    reached: Reached,
+    reserve: Reserve,
 }
 
 impl Store {
@@ -118,9 +134,14 @@ impl Store {
         self.oldest.filter(|_| self.waiting > 0)
     }
 
-    /// Whether a batch of this size fits. Under the policy that drops the oldest, it always does in the end.
+    /// Whether a batch of this size fits. Under the policy that drops the oldest, it always does in the end; while the reserve of the disk
+    /// is used up for emptying the spool, none does.
     #[must_use]
-    pub fn has_room(&self, bytes: usize) -> bool {
+    pub fn has_room(&mut self, bytes: usize) -> bool {
+        self.reserve.restore(self.spool.bytes(), self.waiting == 0);
+        if self.reserve.is_spent() {
+            return false;
+        }
         self.options.policy == LimitPolicy::DropOldest || self.spool.bytes() + bytes as u64 <= self.options.limit
     }
 
@@ -145,8 +166,27 @@ impl Store {
             self.journal.reopen().map_err(StoreError::Journal)?;
             self.state = State::default();
             self.fold(&mut Found::default())?;
+            self.reached = Reached::default();
+            if self.reserve.is_spent() {
+                self.tidy()?;
+            }
         }
         Ok(())
+    }
+
+    /// The disk is full, and what empties the spool needs room: the reserve is removed. Tells whether it was there.
+    pub fn make_room(&mut self) -> bool {
+        self.reserve.spend(self.spool.bytes())
+    }
+
+    /// A write to the journal; the first one for which there is no room finds more when it is tried again after [`Store::recover`].
+    fn journaled<T>(&mut self, write: impl FnOnce(&mut Log) -> Result<T, LogError>) -> Result<T, StoreError> {
+        write(&mut self.journal).map_err(|error| {
+            if is_full(&error) {
+                self.make_room();
+            }
+            StoreError::Journal(error)
+        })
     }
 
     /// Gives up whole segments from the front until `bytes` fit.
@@ -207,13 +247,13 @@ impl Store {
 
     /// Makes receipts durable; before the process ends.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.journal.sync().map(|_| ()).map_err(StoreError::Journal)
+        self.journaled(Log::sync).map(drop)
     }
 
     fn write(&mut self, entry: &Entry) -> Result<u64, StoreError> {
         let bytes = serde_json::to_vec(entry)
             .map_err(|error| StoreError::Unreadable { position: self.journal.end(), what: error.to_string() })?;
-        self.journal.append(ENTRY, &bytes).map_err(StoreError::Journal)
+        self.journaled(|journal| journal.append(ENTRY, &bytes))
     }
 
     /// Writes an entry and takes it. Not synced: what a crash forgets is told again.
@@ -226,7 +266,7 @@ impl Store {
     /// Writes and syncs an entry, then takes it.
     fn enter(&mut self, entry: Entry) -> Result<(), StoreError> {
         self.write(&entry)?;
-        self.journal.sync().map_err(StoreError::Journal)?;
+        self.sync()?;
         self.note_drops(&entry);
         self.state.apply(entry, &mut Vec::new());
         Ok(())
@@ -239,6 +279,10 @@ impl Store {
             _ => {}
         }
     }
+}
+
+fn is_full(error: &LogError) -> bool {
+    matches!(error, LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
 }
 
 /// The next readable batch and its position. Damaged and unreadable ones are passed over.

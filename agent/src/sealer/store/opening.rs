@@ -7,7 +7,7 @@ use depin_log::{Damage, Log, LogError, OnDamage, Options, Storage};
 use depin_proto::v1::SignedProof;
 use prost::Message as _;
 
-use super::{JOURNAL_TAG, SPOOL_TAG, Store, StoreError, StoreOptions, next_batch};
+use super::{JOURNAL_TAG, Reached, Reserve, SPOOL_TAG, Store, StoreError, StoreOptions, next_batch};
 use crate::{
     sealer::journal::{
         Answer, Entry, GivenUp, Held, PROOF, Parked, PendingDrop, RECEIPT, State, StoredReceipt, kept_at,
@@ -48,6 +48,7 @@ impl Store {
         let segment = (options.limit / 16).clamp(4 << 10, 16 << 20);
         let base =
             Options { segment_size: segment, max_record: 4 << 20, on_damage: OnDamage::Skip, ..Options::default() };
+        let reserve = Reserve::new(Arc::clone(&journal), options.reserve);
         let (spool, recovered) = Log::open(spool, Options { tag: SPOOL_TAG, ..base }).map_err(StoreError::Spool)?;
         let mut found = Found { damaged: recovered.damaged, ..Found::default() };
         let (journal, recovered) = Log::open(
@@ -65,10 +66,15 @@ impl Store {
             waiting: 0,
             oldest: None,
             snapshot: 0,
+            reached: Reached::default(),
+            reserve,
         };
         store.fold(&mut found)?;
         store.scan(&mut found)?;
         store.count_lost(&mut found)?;
+        if let Err(error) = store.reserve.make(store.spool.bytes()) {
+            tracing::warn!(%error, bytes = options.reserve, "no room for the reserve; nothing is acknowledged until there is");
+        }
         Ok((store, found))
     }
 

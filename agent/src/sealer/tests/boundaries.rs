@@ -65,6 +65,25 @@ fn flood(world: &mut World) -> Ended {
     step(world.store().tidy())
 }
 
+/// A day on a disk that the spool fills, and that nobody but the agent makes room on.
+fn crowded(world: &mut World) -> Ended {
+    world.disk.set_capacity(Some(32 << 10));
+    world.sealing.limits = ProofLimits { bytes: 64 << 10, sections: 8, readings: 400 };
+    world.sealing.budget = 400;
+    while world.append("d0", 100).is_ok() {}
+    step(world.store().recover())?;
+    for _ in 0..8 {
+        if world.connect(|| false, false).is_err() {
+            step(world.store().recover())?;
+        }
+    }
+    if world.store().waiting() > 0 || !world.store().has_room(100) {
+        return Err("the spool is not emptied".to_owned());
+    }
+    step(world.append("d1", 20))?;
+    step(world.connect(|| false, false))
+}
+
 /// What a disk has after the crash.
 fn recovered(world: &World, way: u64, boundary: u64) -> SimulatedStorage {
     match way {
@@ -128,6 +147,16 @@ fn at_every_boundary_each_acknowledged_reading_is_there_once() {
         assert_eq!(world.ledger.told + pending, 0, "told as given up at {place}");
     });
     assert_eq!(told, 0);
+}
+
+#[test]
+fn at_every_boundary_of_a_full_disk_each_acknowledged_reading_is_there_once() {
+    let options =
+        StoreOptions { limit: 64 << 10, journal_segment: 2 << 10, reserve: 8 << 10, ..StoreOptions::default() };
+    at_every_boundary(options, crowded, |world, place| {
+        assert_eq!(world.missing(), BTreeSet::new(), "missing at {place}");
+        assert_eq!(world.ledger.told, 0, "told as given up at {place}");
+    });
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::{
 
 mod ahead;
 mod boundaries;
+mod full_disk;
+mod horizon;
 mod incarnations;
 mod receipts;
 mod strangers;

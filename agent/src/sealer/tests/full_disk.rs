@@ -1,0 +1,139 @@
+//! A disk that the spool itself fills: the agent empties it without anybody's help.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use depin_log::DiskStorage;
+
+use super::*;
+
+/// The spool's own limit is beyond the disk of 4 MiB.
+fn options() -> StoreOptions {
+    StoreOptions { limit: 8 << 20, journal_segment: 64 << 10, reserve: 512 << 10, ..StoreOptions::default() }
+}
+
+fn crowded(options: StoreOptions) -> World {
+    let mut world = World::new(options);
+    world.sealing.limits = ProofLimits { bytes: 64 << 10, sections: 8, readings: 4_000 };
+    world.sealing.budget = 4_000;
+    world
+}
+
+fn is_full(error: &impl std::fmt::Display) -> bool {
+    let text = error.to_string().to_lowercase();
+    text.contains("space") || text.contains("full")
+}
+
+fn fill(world: &mut World) {
+    for offered in 0.. {
+        assert!(offered < 10_000, "the disk never fills");
+        if let Err(error) = world.append("d0", 1_000) {
+            assert!(is_full(&error), "{error}");
+            break;
+        }
+    }
+    assert!(world.acknowledged.len() > 100_000);
+    world.store().recover().unwrap();
+}
+
+/// Connects as the uplink does: after a failure everything begins anew, from what is durable.
+fn connect(world: &mut World) {
+    for _ in 0..8 {
+        match world.connect(|| false, false) {
+            Ok(()) if world.store().waiting() == 0 => return,
+            Ok(()) => {}
+            Err(error) => {
+                assert!(is_full(&error), "{error}");
+                assert!(!world.store().has_room(1), "the spool must not take the room that is there for emptying it");
+                world.store().recover().unwrap();
+            }
+        }
+    }
+    panic!("{} readings cannot leave the spool", world.store().waiting());
+}
+
+fn fill_and_empty(world: &mut World) {
+    for _ in 0..2 {
+        fill(world);
+        connect(world);
+        assert_eq!(world.missing(), BTreeSet::new());
+        assert!(world.store().has_room(8_000), "the reserve is back, and there is room");
+        world.append("d1", 10).unwrap();
+    }
+    world.check();
+    assert_eq!((world.ledger.again, world.ledger.told, world.ledger.disordered), (0, 0, 0));
+}
+
+#[test]
+fn a_disk_that_the_spool_filled_is_emptied_by_connecting() {
+    let mut world = crowded(options());
+    world.disk.set_capacity(Some(4 << 20));
+    fill_and_empty(&mut world);
+    assert_eq!(world.disk.content("journal/reserve").map(|reserve| reserve.len()), Some(512 << 10));
+}
+
+#[test]
+fn what_the_reserve_is_for() {
+    let mut world = crowded(StoreOptions { reserve: 0, ..options() });
+    world.disk.set_capacity(Some(4 << 20));
+    fill(&mut world);
+    for _ in 0..8 {
+        assert!(world.connect(|| false, false).is_err_and(|error| is_full(&error)));
+        world.store().recover().unwrap();
+    }
+    assert!(world.ledger.counted.is_empty(), "nothing leaves the spool");
+}
+
+#[test]
+fn without_the_room_for_a_reserve_nothing_is_acknowledged() {
+    let mut world = crowded(options());
+    world.store = None;
+    world.disk = SimulatedStorage::new();
+    world.disk.set_capacity(Some(100 << 10));
+    world.store = Some(open(&world.disk, world.options).unwrap().0);
+    assert!(!world.store().has_room(1));
+    assert_eq!(world.disk.content("journal/reserve"), None, "what there is stays free");
+    world.disk.set_capacity(Some(4 << 20));
+    assert!(world.store().has_room(1));
+    fill_and_empty(&mut world);
+}
+
+/// A small tmpfs, unmounted in the end.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).stderr(Stdio::null());
+        let mounted = mount.status().is_ok_and(|status| status.success());
+        mounted.then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: a file may still be open where a test failed.
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+#[test]
+fn a_real_disk_that_the_spool_filled_is_emptied_by_connecting() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    let Some(_small) = Small::mount(&path) else {
+        println!("skipped: a small tmpfs cannot be mounted; run as root on Linux");
+        return;
+    };
+    let mut world = crowded(options());
+    let part = |name: &str| Arc::new(DiskStorage::open(path.join(name)).unwrap());
+    world.store = Some(Store::open(part("spool"), part("journal"), options()).unwrap().0);
+    fill_and_empty(&mut world);
+    assert_eq!(std::fs::metadata(path.join("journal/reserve")).unwrap().len(), 512 << 10);
+    world.store = None;
+}
