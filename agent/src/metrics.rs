@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use depin_domain::proofs::DropReason;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -82,7 +83,7 @@ impl Metrics {
                 counter.inc_by(total.saturating_sub(counter.get()));
             }
         };
-        given_up.by_reason().for_each(|(reason, total)| follow(&self.dropped, reason, total));
+        given_up.by_reason().for_each(|(reason, total)| follow(&self.dropped, dropped_as(reason), total));
     }
 
     /// Readings that a seal left out because one of the same metric and time was there.
@@ -131,5 +132,15 @@ impl Metrics {
         );
         registry.register("listener_connections", "Connections of the own MQTT listener", metrics.connections.clone());
         (metrics, registry)
+    }
+}
+
+/// The label of a reason to give readings up.
+fn dropped_as(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::LimitReached => "limit_reached",
+        DropReason::UnapprovedQuota => "unapproved_quota",
+        DropReason::Unreadable => "unreadable",
+        DropReason::NeverApproved => "never_approved",
     }
 }

@@ -1,7 +1,7 @@
 //! Who was heard of and when: memory, never record. Bounded by what the registry knows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -102,30 +102,28 @@ impl Presence {
         known: impl Fn(&DeviceId) -> bool,
     ) {
         // One pass: a proof may have thousands of sections and of rejections.
-        let mut taken: Vec<(u64, Option<&Rejection>)> = vec![(0, None); sections.len()];
+        let mut rejections: Vec<Vec<&Rejection>> = vec![Vec::new(); sections.len()];
         for rejection in &verdict.rejections {
-            let index = rejection.section as usize;
-            if let (Some(section), Some((rejected, last))) = (sections.get(index), taken.get_mut(index)) {
-                *rejected += super::proofs::rejected_by(section, rejection);
-                *last = Some(rejection);
+            if let Some(of_section) = rejections.get_mut(rejection.section as usize) {
+                of_section.push(rejection);
             }
         }
         let mut state = self.state();
-        for (section, (rejected, last)) in sections.iter().zip(taken).filter(|(section, _)| known(&section.device)) {
+        for (section, rejections) in sections.iter().zip(rejections).filter(|(section, _)| known(&section.device)) {
+            let rejected = rejections.iter().map(|rejection| super::proofs::rejected_by(section, rejection)).sum();
             let count: u64 = section.series.iter().map(|series| series.readings.len() as u64).sum();
             let device = state.devices.entry(section.device).or_default();
             let accepted = count.saturating_sub(rejected);
             device.accepted += accepted;
             device.rejected += rejected;
-            if let Some(last) = last {
+            if let Some(last) = rejections.last() {
                 device.last_rejection = last.reason.code().into();
                 device.last_rejection_detail.clone_from(&last.detail);
             }
             if accepted > 0 {
                 device.last_accepted = received_at;
-                let newest =
-                    section.series.iter().filter_map(|series| series.readings.last()).map(|reading| reading.at);
-                device.last_reading = device.last_reading.max(newest.max().unwrap_or_default());
+                let newest = newest_accepted(section, &rejections).unwrap_or_default();
+                device.last_reading = device.last_reading.max(newest);
             }
         }
     }
@@ -151,6 +149,26 @@ impl Presence {
     }
 }
 
+/// When the newest reading was measured that these rejections of its section leave.
+fn newest_accepted(section: &Section, rejections: &[&Rejection]) -> Option<Timestamp> {
+    // A series, or one reading of it: looked up, because a section may have thousands of both readings and rejections.
+    let mut rejected: HashSet<(usize, Option<usize>)> = HashSet::new();
+    for rejection in rejections {
+        let series = rejection.series? as usize;
+        if rejection.readings.is_empty() {
+            rejected.insert((series, None));
+        }
+        rejected.extend(rejection.readings.iter().map(|reading| (series, Some(*reading as usize))));
+    }
+    let counts = |place: &(usize, Option<usize>)| !rejected.contains(place);
+    let series = section.series.iter().enumerate().filter(|(series, _)| counts(&(*series, None)));
+    let newest = series.filter_map(|(place, series)| {
+        let mut readings = series.readings.iter().enumerate().rev();
+        readings.find(|(reading, _)| counts(&(place, Some(*reading)))).map(|(_, reading)| reading.at)
+    });
+    newest.max()
+}
+
 fn agent_message((id, agent): (&AgentId, &Agent)) -> v1::AgentPresence {
     v1::AgentPresence {
         agent_id: id_bytes(id),
@@ -172,5 +190,57 @@ fn device_message((id, device): (&DeviceId, &Device)) -> v1::DevicePresence {
         rejected: device.rejected,
         last_rejection: device.last_rejection,
         last_rejection_detail: device.last_rejection_detail.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use depin_domain::{
+        ids::Digest,
+        model::Attestation,
+        proofs::{Reading, Reason, Series},
+    };
+
+    use super::*;
+
+    fn section(name: &str, series: &[(&str, &[i64])]) -> Section {
+        let readings = |times: &[i64]| times.iter().map(|at| Reading { at: Timestamp(*at), value: 1 }).collect();
+        let series =
+            series.iter().map(|(metric, times)| Series { metric: (*metric).to_owned(), readings: readings(times) });
+        Section {
+            device: DeviceId::of("ns", name),
+            model: Digest::default(),
+            attestation: Attestation::Agent,
+            series: series.collect(),
+        }
+    }
+
+    fn rejection(section: u32, series: Option<u32>, readings: &[u32], reason: Reason) -> Rejection {
+        Rejection { section, series, readings: readings.to_vec(), reason, detail: String::new() }
+    }
+
+    /// Last reading, accepted and rejected of each device after these sections were judged.
+    fn judged(sections: &[Section], rejections: Vec<Rejection>) -> Vec<(i64, u64, u64)> {
+        let presence = Presence::default();
+        presence.judged(sections, &Verdict { accepted: 0, rejections }, Timestamp(1_000), |_| true);
+        let state = presence.state();
+        let seen = sections.iter().map(|section| &state.devices[&section.device]);
+        seen.map(|device| (device.last_reading.0, device.accepted, device.rejected)).collect()
+    }
+
+    #[test]
+    fn the_last_reading_is_the_newest_that_counts() {
+        const FAR: i64 = 4_070_908_800_000;
+        let mixed = section("mixed", &[("energy", &[10, 20, FAR]), ("power", &[5, 30])]);
+        let sections = [section("other", &[("power", &[15])]), mixed];
+        let future = rejection(1, Some(0), &[2], Reason::InFuture);
+        assert_eq!(judged(&sections, Vec::new()), [(15, 1, 0), (FAR, 5, 0)]);
+        assert_eq!(judged(&sections, vec![future.clone()]), [(15, 1, 0), (30, 4, 1)]);
+        // Several of one series, and another series as a whole.
+        let (late, unknown) =
+            (rejection(1, Some(0), &[1], Reason::OutOfRange), rejection(1, Some(1), &[], Reason::UnknownMetric));
+        assert_eq!(judged(&sections, vec![late, future, unknown]), [(15, 1, 0), (10, 1, 4)]);
+        let whole = rejection(1, None, &[], Reason::Suspended);
+        assert_eq!(judged(&sections, vec![whole]), [(15, 1, 0), (0, 0, 5)]);
     }
 }

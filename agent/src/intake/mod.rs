@@ -15,8 +15,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use depin_domain::{ids::Digest, model::Model, proofs::Reason, time::Timestamp};
+use depin_domain::{
+    ids::Digest,
+    model::Model,
+    proofs::{Reading, Reason},
+    time::Timestamp,
+};
+use depin_telemetry::trace_context::traceparent;
 use tokio::sync::{Notify, watch};
+use tracing::Span;
 
 use crate::{
     clock::Clock,
@@ -26,7 +33,7 @@ use crate::{
     sealer::{Found, View},
     sighting::{FirstHeard, Sighted},
     spool::{BatchBuilder, Delivery, Stamp},
-    trace::Followed,
+    trace::{Followed, Sampled},
 };
 
 pub use message::{Envelope, Offer};
@@ -183,7 +190,7 @@ impl Intake {
         (problems, filters)
     }
 
-    /// The message whose trace the next proof goes on with.
+    /// Messages whose traces go on in the proofs that have their readings.
     pub(crate) fn followed(&self) -> &Followed {
         &self.followed
     }
@@ -214,8 +221,8 @@ impl Intake {
         inner.decoder.decode(message.topic, message.payload, stamp.wall, &mut inner.decoded);
         let span = Followed::message();
         let kept = self.keep(inner, message, &stamp);
-        if kept.any {
-            self.followed.keep(span.as_ref());
+        if let (Some(first), Some(span)) = (kept.first, &span) {
+            self.follow(inner, first, &stamp, span);
         }
         let rejected = !inner.decoded.rejections.is_empty();
         if rejected {
@@ -223,7 +230,7 @@ impl Intake {
         }
         count(
             &self.metrics,
-            match (kept.any, rejected) {
+            match (kept.first.is_some(), rejected) {
                 (true, false) => "accepted",
                 (true, true) => "partial",
                 (false, _) => "rejected",
@@ -236,7 +243,7 @@ impl Intake {
             inner.deliveries.remember((session, packet), hash);
             inner.batch.remember(Delivery { session, packet, hash });
         }
-        if !kept.any {
+        if kept.first.is_none() {
             // Else the next message, whenever it comes, would get the time of this one.
             inner.batch.forget_idle_stamp();
             return Offer::Nothing;
@@ -254,7 +261,7 @@ impl Intake {
         let mut kept = Kept::default();
         let Inner { decoder, decoded, batch, speakers, unapproved, sightings, .. } = inner;
         let groups = std::mem::take(&mut decoded.groups);
-        for group in &groups {
+        for (index, group) in groups.iter().enumerate() {
             // The time of receipt says nothing of when it was measured, and each new subscription brings it again.
             if message.retained && !group.device_time {
                 decoded.rejections.push(rejection(Reason::RetainedWithoutTime, group.model, Place::Timestamp));
@@ -303,11 +310,30 @@ impl Intake {
                 decoded.serial(group),
                 decoded.readings_of(group),
             );
-            kept.any = true;
+            kept.first.get_or_insert(index);
             self.metrics.readings.inc_by(count);
         }
         decoded.groups = groups;
         kept
+    }
+
+    /// If the message is sampled, its trace goes on in the proof that has the first reading that was kept of it.
+    fn follow(&self, inner: &Inner, group: usize, stamp: &Stamp, span: &Span) {
+        let Some(traceparent) = traceparent(span) else { return };
+        let Some(group) = inner.decoded.groups.get(group) else { return };
+        let Some(model) = inner.decoder.models().nth(group.model) else { return };
+        let Some(reading) = inner.decoded.readings_of(group).first() else { return };
+        let Some(metric) = model.metrics.get(usize::from(reading.metric)) else { return };
+        let sampled = Sampled {
+            traceparent,
+            ticket: inner.filling,
+            stamp: *stamp,
+            device_time: group.device_time,
+            serial: inner.decoded.serial(group).to_owned(),
+            metric: metric.clone(),
+            reading: Reading { at: reading.at, value: reading.value },
+        };
+        self.followed.keep(model.digest, sampled);
     }
 
     /// Counts a message that a source passed over because it is larger than the source takes: it is to be acknowledged.
@@ -463,7 +489,8 @@ impl Intake {
 
 #[derive(Default)]
 struct Kept {
-    any: bool,
+    /// The first group of which something is kept.
+    first: Option<usize>,
     /// Something got the time of receipt.
     undated: bool,
 }

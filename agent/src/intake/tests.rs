@@ -10,6 +10,8 @@ use depin_domain::{
 use super::*;
 use crate::spool::Batch;
 
+mod traces;
+
 /// A morning.
 const TEN: i64 = 1_767_261_600_000;
 const HOUR: i64 = 3_600_000;

@@ -1,8 +1,8 @@
 //! A spool that is full, under both policies.
 
 use depin_agent::{sealer::StoreOptions, spool::LimitPolicy};
-use depin_domain::proofs::DropReason;
-use depin_proto::envelope::decode_header;
+use depin_domain::proofs::{Drop, DropReason};
+use depin_proto::{envelope::decode_header, v1::DropCount};
 
 use crate::{
     furnish,
@@ -49,13 +49,8 @@ async fn a_full_spool_stops_acknowledging_and_loses_nothing() {
     site.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_spool_drops_the_oldest_and_the_next_header_tells_how_much() {
-    let (mut world, mut site) = cut_off(LimitPolicy::DropOldest).await;
-    site.publish(stream()).await;
-    site.stop().await;
-    site.link.mend();
-    site.start().await;
+/// What the first header with drops told of them.
+async fn told(world: &World) -> Vec<Drop> {
     let mut dropped = Vec::new();
     until("the drops", async || {
         let proofs = world.proofs().await;
@@ -64,6 +59,17 @@ async fn a_full_spool_drops_the_oldest_and_the_next_header_tells_how_much() {
         !dropped.is_empty()
     })
     .await;
+    dropped
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_drops_the_oldest_and_the_next_header_tells_how_much() {
+    let (mut world, mut site) = cut_off(LimitPolicy::DropOldest).await;
+    site.publish(stream()).await;
+    site.stop().await;
+    site.link.mend();
+    site.start().await;
+    let dropped = told(&world).await;
     assert_eq!((dropped.len(), dropped[0].reason), (1, DropReason::LimitReached));
     let lost = dropped[0].count;
     assert!(lost > 0 && lost < MESSAGES as u64, "{lost} of {MESSAGES}");
@@ -74,5 +80,24 @@ async fn a_full_spool_drops_the_oldest_and_the_next_header_tells_how_much() {
     world.close(&program(HOUR)).await;
     let sum: i64 = (i64::try_from(lost).unwrap()..MESSAGES).sum();
     assert_eq!(world.frozen(0, 0).await[&(1, "power".to_owned())], (MESSAGES as u64 - lost, i128::from(sum), 0));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_spool_dropped_stays_in_the_status_after_the_header_told_it() {
+    let (world, mut site) = cut_off(LimitPolicy::DropOldest).await;
+    site.publish(stream()).await;
+    site.link.mend();
+    let lost: u64 = told(&world).await.iter().map(|drop| drop.count).sum();
+    // A status of after that is known by the agent's clock.
+    let later = minute(59) + 1_000;
+    world.time.set(later);
+    let mut status = None;
+    until("a status", async || {
+        status = world.agents().await.into_iter().filter_map(|agent| agent.status).find(|status| status.clock >= later);
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status.unwrap().drops, [DropCount { reason: DropReason::LimitReached as u32, count: lost }]);
     site.stop().await;
 }

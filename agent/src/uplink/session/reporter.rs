@@ -1,6 +1,6 @@
 //! Beside the stream of proofs: strangers that were heard, and how the agent is.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use depin_proto::v1::{self, AgentStatus, DropCount, SightingsRequest, configuration_client::ConfigurationClient};
 use tokio::{
@@ -81,17 +81,12 @@ impl Reporter {
     }
 
     async fn status(&self) -> Option<AgentStatus> {
-        let (bytes, waiting, oldest, drops) = with_store(&self.context.store, |store| {
-            let drops: Vec<_> = store
-                .state()
-                .drops
-                .iter()
-                .map(|drop| DropCount { reason: drop.reason.into(), count: drop.count })
-                .collect();
-            (store.spool_bytes(), store.waiting(), store.oldest(), drops)
+        let (bytes, waiting, oldest, given_up) = with_store(&self.context.store, |store| {
+            (store.spool_bytes(), store.waiting(), store.oldest(), store.given_up())
         })
         .await?;
-        let active = self.context.intake.take_active();
+        let drops = given_up.by_reason().filter(|(_, count)| *count > 0);
+        let active: HashSet<String> = self.context.intake.take_active().into_iter().collect();
         let configuration = self.context.configuration();
         let ids =
             configuration.devices.values().filter(|device| device.until.is_none() && active.contains(&device.serial));
@@ -101,7 +96,7 @@ impl Reporter {
             spool_bytes: bytes,
             spool_readings: waiting,
             oldest_reading: oldest.map_or(0, |oldest| oldest.0),
-            drops,
+            drops: drops.map(|(reason, count)| DropCount { reason: reason as u32, count }).collect(),
             active_devices: ids.map(|device| device.id.0.to_vec().into()).collect(),
             rejected: self
                 .context

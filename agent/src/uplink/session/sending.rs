@@ -1,6 +1,6 @@
 //! What goes up: the opening of the chain, proofs within the window, and new ones when the window is hungry.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use depin_proto::{
     envelope,
@@ -9,7 +9,10 @@ use depin_proto::{
 use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{BATCH_BYTES, BATCH_PROOFS, Session, SessionError, on_store};
-use crate::uplink::{flow::Place, seal::SealError};
+use crate::{
+    trace,
+    uplink::{flow::Place, seal::SealError},
+};
 
 impl Session<'_> {
     /// Opens the chain, or with `chain` false only confirms the configuration. At most one confirmation is under way.
@@ -93,8 +96,12 @@ impl Session<'_> {
         while self.flow.hungry() {
             let (sealing, now) = (self.sealing(), self.context.clock.now());
             let view = self.context.configuration.read().unwrap_or_else(PoisonError::into_inner).view();
+            let intake = Arc::clone(&self.context.intake);
             let made = on_store(self.context, move |store| {
-                let made = sealing.ripe(store, &view, &now);
+                let mut made = sealing.ripe(store, &view, &now);
+                if let Ok(made) = &mut made {
+                    intake.followed().lend(made, store, &view, &now, *intake.durable().borrow());
+                }
                 (made, store.given_up(), store.waiting(), store.spool_bytes(), store.state().unanswered())
             });
             let (made, given_up, waiting, bytes, unanswered) = made.await?;
@@ -107,10 +114,8 @@ impl Session<'_> {
             metrics.count_duplicates(made.duplicates);
             self.next_seal = Instant::now() + self.context.options.seal_interval;
             for mut sealed in made.proofs {
-                // One trace follows the proof to the ledger; sampled, and beside the signed bytes.
                 let span = tracing::info_span!("seal", sequence = sealed.sequence, readings = sealed.readings);
-                self.context.intake.followed().lend(&span);
-                sealed.proof.traceparent = depin_telemetry::trace_context::traceparent(&span).unwrap_or_default();
+                trace::go_on(&mut sealed.proof, &span);
                 metrics.sealed.inc_by(sealed.readings);
                 let bytes = sealed.proof.sections.iter().map(|section| section.len() as u64).sum::<u64>()
                     + sealed.proof.header.len() as u64
