@@ -6,6 +6,8 @@
 pub mod local_time;
 pub mod sources;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -171,6 +173,34 @@ pub struct Metric {
     pub personal: bool,
 }
 
+impl Metric {
+    /// The first of unit, kind and scale that is not the same: readings of the two are not to be added up.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<MetricDifference> {
+        let differs = |part, ours: String, theirs: String| Some(MetricDifference { part, ours, theirs });
+        if self.unit != other.unit {
+            differs("unit", self.unit.clone(), other.unit.clone())
+        } else if self.kind != other.kind {
+            differs("kind", self.kind.to_string(), other.kind.to_string())
+        } else if self.scale != other.scale {
+            differs("scale", self.scale.to_string(), other.scale.to_string())
+        } else {
+            None
+        }
+    }
+}
+
+/// In what two metrics differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricDifference {
+    /// `unit`, `kind` or `scale`.
+    pub part: &'static str,
+    /// The one's.
+    pub ours: String,
+    /// The other's.
+    pub theirs: String,
+}
+
 /// Level or running total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -183,6 +213,16 @@ pub enum MetricKind {
         #[serde(rename = "resetsToZero")]
         resets_to_zero: bool,
     },
+}
+
+impl fmt::Display for MetricKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gauge => "Gauge",
+            Self::Counter { resets_to_zero: false } => "Counter",
+            Self::Counter { resets_to_zero: true } => "Counter with resetsToZero",
+        })
+    }
 }
 
 /// A rule in CEL that a reading or section must satisfy.

@@ -350,6 +350,49 @@ fn a_program_made_again_starts_now_and_keeps_its_token() {
 }
 
 #[test]
+fn a_metric_that_would_mean_something_else_is_told_by_field_and_remedy() {
+    let mut registry = registry("energy", "home");
+    let models = text("energy", "models.yaml");
+    let add = |registry: &mut Registry, change: Change| {
+        registry.check(&change).unwrap();
+        registry.apply(Record { version: registry.version() + 1, at: NOW, change }).unwrap();
+    };
+    let mut coarse: EdgeDeviceModel = objects(&models).remove(0);
+    let energy = coarse.spec.metrics.iter_mut().find(|metric| metric.name == "energy").unwrap();
+    (energy.scale, energy.max_rate) = (3, None);
+    coarse.spec.checks.clear();
+    coarse.metadata.name = Some("coarse-meter".to_owned());
+    let entry = models::validate::entry(&coarse, &registry, NOW).unwrap();
+    add(&mut registry, Change::Model(entry));
+
+    let mut fleet: EdgeFleet = objects(&text("energy", "fleets.yaml")).remove(0);
+    fleet.spec.model_ref.name = "coarse-meter".to_owned();
+    let other = fleets::validate::entry(&fleet).unwrap();
+    let error = NotReady::from(registry.check(&Change::Fleet(other)).unwrap_err());
+    assert_eq!(error.reason(), "Immutable");
+    let told = error.to_string();
+    assert!(told.starts_with("spec.modelRef.name: the scale of metric energy is 3 in model coarse-meter"), "{told}");
+    assert!(told.ends_with("give metric energy another name in model coarse-meter"), "{told}");
+
+    fleet.metadata.name = Some("coarse".to_owned());
+    add(&mut registry, Change::Fleet(fleets::validate::entry(&fleet).unwrap()));
+    let device: EdgeDevice = objects(&text("energy", "devices.yaml")).remove(0);
+    let mut device = devices::validate::entry(&created(device.clone(), "2026-02-01T00:00:00Z"), Some(&fleet)).unwrap();
+    device.fleet = "energy/meters".to_owned();
+    add(&mut registry, Change::Device(device.clone()));
+    device.fleet = "energy/coarse".to_owned();
+    let told = NotReady::from(registry.check(&Change::Device(device)).unwrap_err()).to_string();
+    assert!(told.starts_with("spec.fleet: the scale of metric energy"), "{told}");
+    assert!(told.ends_with("make a device of another name"), "{told}");
+
+    let program = text("energy", "program.yaml").replacen("[inverters, meters]", "[coarse, meters]", 1);
+    let program: RewardProgram = objects(&program).remove(0);
+    let told = rewards::validate::entry(&program, &registry, NOW).unwrap_err().to_string();
+    assert!(told.starts_with("spec.features[0].metric: \"energy\" has scale 3 in model coarse-meter"), "{told}");
+    assert!(told.ends_with("make a program for each"), "{told}");
+}
+
+#[test]
 fn a_bad_program_is_told_by_field_and_remedy() {
     let registry = registry("energy", "home");
     let good = text("energy", "program.yaml");

@@ -23,7 +23,7 @@ use crate::{
     model::{Attestation, Metric, MetricKind},
     registry::{DeviceEntry, Holder, Registry},
     statistics::{self, DeviceStatistics, GrainStatistic, MetricStatistics},
-    time::Timestamp,
+    time::{Timestamp, Window},
 };
 
 /// What judging goes by besides the statistics.
@@ -202,7 +202,7 @@ impl<'a> Entering<'a> {
                 let facts = device.at(reading.at)?;
                 let grain_ms = self.registry.fleet(&facts.fleet)?.grain_ms()?.max(1);
                 let grain = reading.at.floor_to(grain_ms);
-                let cadence_ms = self.registry.cadence_at(facts, grain)?;
+                let cadence_ms = self.registry.slot_ms(device, Window { start: grain, end: grain.plus(grain_ms) })?;
                 let metric = self.series.metric.as_str();
                 (statistics::Entry { assignment, metric, kind: self.kind?, grain_ms, cadence_ms }, grain)
             }
@@ -422,10 +422,12 @@ impl<'a> Judging<'a> {
         if matches!(metric.kind, MetricKind::Counter { .. }) {
             return Err(Reason::OutOfOrder);
         }
-        let start = reading.at.floor_to(standing.grain_ms.max(1));
+        let grain_ms = standing.grain_ms.max(1);
+        let start = reading.at.floor_to(grain_ms);
         let known = cursor.statistics.and_then(|statistics| statistics.grain(start));
-        let registry = self.inquiry.context.registry;
-        let cadence = known.map(|known| known.cadence_ms).or_else(|| registry.cadence_at(standing.device, start));
+        let Inquiry { context, device, .. } = &self.inquiry;
+        let fresh = || context.registry.slot_ms(device, Window { start, end: start.plus(grain_ms) });
+        let cadence = known.map(|known| known.cadence_ms).or_else(fresh);
         let slot = statistics::slot_of(start, cadence.unwrap_or(1), reading.at);
         let same = |known: &GrainStatistic| known.first.at == reading.at || known.last.at == reading.at;
         if known.is_some_and(same) {

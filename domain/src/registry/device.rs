@@ -74,6 +74,13 @@ impl Device {
         })
     }
 
+    /// Whether it gets into another fleet than that of `entry` within `window`.
+    #[must_use]
+    pub fn leaves_fleet(&self, entry: &DeviceEntry, window: Window) -> bool {
+        let inside = self.states.iter().filter(|state| window.contains(state.from));
+        inside.filter_map(|state| state.entry.as_ref()).any(|other| other.fleet != entry.fleet)
+    }
+
     /// The facts by which it takes part in an epoch of these fleets; absent: it does not.
     #[must_use]
     pub fn in_epoch(&self, epoch: Window, fleets: &[String]) -> Option<&Arc<DeviceEntry>> {

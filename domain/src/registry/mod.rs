@@ -26,7 +26,7 @@ use shards::Shards;
 
 use crate::{
     ids::{AgentId, DeviceId, Digest, KeyId, PublicKey},
-    time::Timestamp,
+    time::{Timestamp, Window},
 };
 
 /// A record does not follow the one before.
@@ -234,7 +234,14 @@ impl Registry {
         self.fleets.get(&device.fleet)?.at(at).map(|fleet| fleet.model.as_str())
     }
 
-    /// The slot width of the device's statistics in the grain that starts at `grain`: the cadence of its model in force then.
+    /// The slot width of the device's statistics in a grain: the cadence at the grain's start, by the fleet that the device is in then
+    /// or at its approval within the grain.
+    #[must_use]
+    pub fn slot_ms(&self, device: &Device, grain: Window) -> Option<i64> {
+        self.cadence_at(device.for_epoch(grain)?, grain.start)
+    }
+
+    /// The cadence at `grain` of the model that the fleet of these facts had then.
     #[must_use]
     pub fn cadence_at(&self, device: &DeviceEntry, grain: Timestamp) -> Option<i64> {
         let model = self.chains.get(self.model_name_at(device, grain)?)?.at(grain)?;
@@ -279,10 +286,10 @@ impl Registry {
                 })
             }
             Change::DeviceRemoved { id } => self.devices.get(id).is_some_and(|device| device.current().is_some()),
-            Change::Program(entry) => self
-                .programs
-                .get(&entry.id)
-                .is_none_or(|program| program.is_removed() || program.newest().is_none_or(|newest| **newest != *entry)),
+            Change::Program(entry) => self.programs.get(&entry.id).is_none_or(|program| {
+                // The ledger may have let it rule from a later epoch than was asked for.
+                program.is_removed() || program.newest().is_none_or(|newest| newest.digest != entry.digest)
+            }),
             Change::ProgramRemoved { id } => self.programs.get(id).is_some_and(|program| !program.is_removed()),
             Change::Invitation(entry) => self.invitations.get(&entry.token).is_none_or(|now| **now != *entry),
             Change::InvitationRemoved { token } => self.invitations.get(token).is_some(),

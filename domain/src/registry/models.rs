@@ -5,7 +5,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{FleetEntry, ModelEntry, ProgramEntry};
-use crate::{canonical, ids::Digest, rewards::spec::EpochGrid, time::Timestamp};
+use crate::{
+    canonical,
+    ids::Digest,
+    rewards::spec::EpochGrid,
+    time::{Timestamp, Window},
+};
 
 /// All models that one name ever stood for, in the order of their records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,14 @@ impl ModelChain {
         self.entries.iter().rev().find(|entry| entry.effective_from <= at).or_else(|| self.entries.first())
     }
 
+    /// The models that are in force at any time of `window`; also those that another record displaces before their time comes.
+    pub(super) fn within(&self, window: Window) -> impl Iterator<Item = &Arc<ModelEntry>> {
+        let begin = move |entry: &&Arc<ModelEntry>| {
+            window.start < entry.effective_from && window.contains(entry.effective_from)
+        };
+        self.at(window.start).into_iter().chain(self.entries.iter().filter(begin))
+    }
+
     /// The model that comes after the newest entry of `digest`, if any.
     #[must_use]
     pub fn successor(&self, digest: &Digest) -> Option<&Arc<ModelEntry>> {
@@ -68,6 +81,18 @@ impl Fleet {
         let after = self.states.partition_point(|(from, _)| *from <= at);
         let known = self.states[..after].iter().rev().find_map(|(_, entry)| entry.as_ref());
         known.or_else(|| self.states.iter().find_map(|(_, entry)| entry.as_ref()))
+    }
+
+    /// The names of the models that it has in `window`, each with the part of the window in which [`Fleet::at`] gives it.
+    pub(super) fn models_within(&self, window: Window) -> impl Iterator<Item = (&str, Window)> {
+        let known: Vec<_> =
+            self.states.iter().filter_map(|(from, entry)| Some((*from, entry.as_ref()?.model.as_str()))).collect();
+        let ends: Vec<_> = known.iter().skip(1).map(|(from, _)| *from).chain([Timestamp::MAX]).collect();
+        let spans = known.into_iter().zip(ends).enumerate().map(move |(place, ((from, model), end))| {
+            let from = if place == 0 { Timestamp::MIN } else { from };
+            (model, Window { start: from.max(window.start), end: end.min(window.end) })
+        });
+        spans.filter(|(_, span)| !span.is_empty())
     }
 
     /// When it changed, ascending.

@@ -3,6 +3,7 @@ use depin_trials::{Rng, below, one_in};
 use super::*;
 use crate::{
     fixtures::{HOUR, MINUTE, agent, append, counter, device, fleet, gauge, key, model, model_entry, network},
+    model::{Metric, MetricKind, Model},
     time::Window,
 };
 
@@ -145,6 +146,101 @@ fn grains_and_metrics_never_change() {
     let text = refused(&registry, Change::Device(DeviceEntry { fleet: "energy/daily".into(), ..device(1, 1) }));
     assert!(text.contains("equal grain"), "{text}");
     assert_eq!(registry.check(&Change::Device(DeviceEntry { fleet: "energy/other".into(), ..device(1, 1) })), Ok(()));
+}
+
+/// A model of this name whose metrics have these scales.
+fn scaled(name: &str, scales: &[(&str, u8)]) -> Change {
+    let metrics = scales.iter().map(|(name, scale)| Metric { scale: *scale, ..counter(name) }).collect();
+    Change::Model(model_entry(Model { name: name.into(), ..model(metrics) }, 0))
+}
+
+fn fleet_of(id: &str, model: &str) -> Change {
+    Change::Fleet(FleetEntry { id: id.into(), model: model.into(), ..fleet() })
+}
+
+#[test]
+fn another_model_of_a_fleet_keeps_what_its_metrics_mean() {
+    let mut registry = network(vec![counter("energy")]);
+    append(&mut registry, 10, scaled("coarse", &[("energy", 0)]));
+    let text = refused(&registry, fleet_of("energy/meters", "coarse"));
+    assert_eq!(
+        text,
+        "model: the scale of metric energy is 0 in model coarse, and fleet energy/meters has readings of it by model \
+         meter: it is 3 and never changes; give metric energy another name in model coarse"
+    );
+    for (part, other) in [
+        ("unit", Metric { unit: "W.h".into(), ..counter("energy") }),
+        ("kind", gauge("energy")),
+        ("kind", Metric { kind: MetricKind::Counter { resets_to_zero: false }, ..counter("energy") }),
+    ] {
+        let mut registry = network(vec![counter("energy")]);
+        let entry = model_entry(Model { name: "other".into(), ..model(vec![other]) }, 0);
+        append(&mut registry, 10, Change::Model(entry));
+        let text = refused(&registry, fleet_of("energy/meters", "other"));
+        assert!(text.contains(&format!("the {part} of metric energy")), "{text}");
+    }
+    append(&mut registry, 15, Change::FleetRemoved { id: "energy/meters".into() });
+    assert_eq!(refused(&registry, fleet_of("energy/meters", "coarse")), text, "its readings outlive its removal");
+    append(&mut registry, 16, Change::Fleet(fleet()));
+
+    // The remedy helps: the version that nobody measured by binds nobody, neither now nor on the way back.
+    append(&mut registry, 20, scaled("coarse", &[("energy_coarse", 0), ("power", 3)]));
+    append(&mut registry, 30, fleet_of("energy/meters", "coarse"));
+    append(&mut registry, 40, fleet_of("energy/meters", "meter"));
+    // What the fleet measured by a model in between is kept as well, and so are metrics that its model gets later.
+    append(&mut registry, 50, scaled("third", &[("power", 2)]));
+    assert!(refused(&registry, fleet_of("energy/meters", "third")).contains("is 2 in model third"));
+    let text = refused(&registry, scaled("meter", &[("energy", 3), ("power", 2)]));
+    assert!(text.starts_with("metrics/power: the scale") && text.contains("by model coarse: it is 3"), "{text}");
+    append(&mut registry, 60, scaled("meter", &[("energy", 3), ("power", 3)]));
+}
+
+#[test]
+fn another_fleet_of_a_device_keeps_what_its_metrics_mean() {
+    let mut registry = network(vec![counter("energy")]);
+    append(&mut registry, 10, scaled("coarse", &[("energy", 0)]));
+    append(&mut registry, 10, scaled("other", &[("power", 3)]));
+    for (id, model) in [("energy/coarse", "coarse"), ("energy/other", "other"), ("energy/twin", "meter")] {
+        append(&mut registry, 20, fleet_of(id, model));
+    }
+    let in_fleet = |fleet: &str| Change::Device(DeviceEntry { fleet: fleet.into(), ..device(1, 1) });
+    append(&mut registry, 30, in_fleet("energy/meters"));
+    let text = refused(&registry, in_fleet("energy/coarse"));
+    assert_eq!(
+        text,
+        "fleet: the scale of metric energy is 0 in model coarse, and the device has readings of it by model meter: it is \
+         3 and never changes; move it to a fleet where the metric is the same, or make a device of another name"
+    );
+    append(&mut registry, 40, in_fleet("energy/twin"));
+    // A fleet without the metric in between changes nothing, nor does a removal: an epoch adds up all assignments.
+    append(&mut registry, 50, in_fleet("energy/other"));
+    assert!(refused(&registry, in_fleet("energy/coarse")).starts_with("fleet:"));
+    let gone = Change::DeviceRemoved { id: device(1, 1).id };
+    let mut without = registry.clone();
+    append(&mut without, 55, gone);
+    assert!(refused(&without, in_fleet("energy/coarse")).starts_with("fleet:"));
+    let renamed = DeviceEntry {
+        id: DeviceId::of("energy", "meter-9"),
+        name: "meter-9".into(),
+        fleet: "energy/coarse".into(),
+        ..device(1, 1)
+    };
+    append(&mut without, 60, Change::Device(renamed));
+
+    // Its fleet may not give the metric another meaning afterwards, by another model or by the next version of its own.
+    let text = refused(&registry, fleet_of("energy/other", "coarse"));
+    assert!(
+        text.starts_with("model:") && text.contains("device energy/meter-1 has readings of it by model meter"),
+        "{text}"
+    );
+    let text = refused(&registry, scaled("other", &[("energy", 0), ("power", 3)]));
+    assert!(text.starts_with("metrics/energy:") && text.contains("device energy/meter-1"), "{text}");
+    append(&mut registry, 65, Change::FleetRemoved { id: "energy/other".into() });
+    assert_eq!(refused(&registry, scaled("other", &[("energy", 0), ("power", 3)])), text, "it is judged by it still");
+    append(&mut registry, 66, fleet_of("energy/other", "other"));
+    append(&mut registry, 70, scaled("other", &[("energy", 3), ("power", 3)]));
+    append(&mut registry, 80, in_fleet("energy/meters"));
+    append(&mut registry, 90, fleet_of("energy/other", "meter"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ids::DeviceId,
     model::MetricKind,
-    registry::{DeviceEntry, Location, Registry},
+    registry::{Device, DeviceEntry, Location, Registry},
     statistics::{GrainStatistic, Slots},
     time::{Timestamp, Window},
 };
@@ -48,7 +48,7 @@ struct Member {
 
 struct FleetFacts {
     id: String,
-    /// Cadence slots of the whole epoch.
+    /// Cadence slots of the whole epoch for a device that is in no other fleet meanwhile.
     slots: u64,
     /// For each metric of the program: whether it counts from zero after a reset.
     resets_to_zero: Vec<bool>,
@@ -66,13 +66,18 @@ impl Assembly {
         for (id, device) in registry.devices() {
             let Some(entry) = device.in_epoch(window, &spec.fleets) else { continue };
             let fleet = assembly.fleet(registry, entry);
+            let slots = if device.leaves_fleet(entry, window) {
+                slots(registry, device, entry, window)
+            } else {
+                assembly.fleets[fleet].slots
+            };
             let input = DeviceInput {
                 id: *id,
                 since: entry.since,
                 suspended: entry.suspended,
                 shares: shares(entry),
                 place: place(&program, entry.location.as_ref()),
-                slots: assembly.fleets[fleet].slots,
+                slots,
                 totals: Vec::new(),
             };
             let speakers = device.assignments().iter().filter(|assignment| assignment.window.overlaps(&window));
@@ -123,7 +128,7 @@ impl Assembly {
             found.is_some_and(|metric| matches!(metric.kind, MetricKind::Counter { resets_to_zero: true }))
         };
         let resets_to_zero = self.metrics.iter().map(resets).collect();
-        let slots = slots(registry, entry, self.window);
+        let slots = count_slots(registry, entry, self.window, |grain| registry.cadence_at(entry, grain.start));
         self.fleets.push(FleetFacts { id: entry.fleet.clone(), slots, resets_to_zero });
         self.fleets.len() - 1
     }
@@ -143,17 +148,35 @@ pub fn assemble<'a>(
     Ok(assembly.finish())
 }
 
-/// Cadence slots of all grains of the epoch, each by the cadence in force at its start.
-fn slots(registry: &Registry, entry: &DeviceEntry, window: Window) -> u64 {
-    let Some(grain) = registry.fleet(&entry.fleet).and_then(|fleet| fleet.grain_ms()).filter(|grain| *grain > 0) else {
+/// Cadence slots of a device that is in several fleets within the epoch: in each grain those that judging fills. Where it was not approved,
+/// those of the fleet before, or else of the first one.
+fn slots(registry: &Registry, device: &Device, entry: &DeviceEntry, window: Window) -> u64 {
+    let mut last = entry;
+    count_slots(registry, entry, window, |grain| {
+        if let Some(facts) = device.for_epoch(grain) {
+            last = facts;
+        }
+        registry.cadence_at(last, grain.start)
+    })
+}
+
+/// Slots of all grains of the epoch, each as wide as `cadence` says.
+fn count_slots(
+    registry: &Registry,
+    entry: &DeviceEntry,
+    window: Window,
+    mut cadence: impl FnMut(Window) -> Option<i64>,
+) -> u64 {
+    let Some(width) = registry.fleet(&entry.fleet).and_then(|fleet| fleet.grain_ms()).filter(|width| *width > 0) else {
         return 0;
     };
     let mut slots = 0_u64;
     let mut start = window.start;
     while start < window.end {
-        let cadence = registry.cadence_at(entry, start).unwrap_or(0);
-        slots = slots.saturating_add(u64::try_from(grain.checked_div(cadence).unwrap_or(0)).unwrap_or(0));
-        start = start.plus(grain);
+        let end = start.plus(width);
+        let cadence = cadence(Window { start, end }).unwrap_or(0);
+        slots = slots.saturating_add(u64::try_from(width.checked_div(cadence).unwrap_or(0)).unwrap_or(0));
+        start = end;
     }
     slots
 }

@@ -85,6 +85,31 @@ pub fn faults_with_model(spec: &ProgramSpec, fleet: &str, model: &Model, grain_m
     faults.0
 }
 
+/// The faults that show only between the models of the program's fleets, each with its fleet: a metric whose values are not to be compared.
+#[must_use]
+pub fn faults_between_models(spec: &ProgramSpec, models: &[(&str, &Model)]) -> Vec<SpecError> {
+    let mut faults = Faults::default();
+    for (index, feature) in spec.features.iter().enumerate() {
+        // A number of readings and a share of slots have no unit.
+        if matches!(feature.aggregate, Aggregate::Count | Aggregate::Uptime) {
+            continue;
+        }
+        let mut having =
+            models.iter().filter_map(|(fleet, model)| Some((fleet, &model.name, model.metric(&feature.metric)?)));
+        let Some((first, by, metric)) = having.next() else { continue };
+        let other = having.find_map(|(fleet, model, other)| Some((fleet, model, metric.difference(other)?)));
+        if let Some((fleet, model, difference)) = other {
+            let reason = format!(
+                "{:?} has {} {} in model {by} of {first} and {} in model {model} of {fleet}",
+                feature.metric, difference.part, difference.ours, difference.theirs
+            );
+            let remedy = "name fleets whose models agree on it, or make a program for each";
+            faults.add(format!("features[{index}].metric"), reason, remedy);
+        }
+    }
+    faults.0
+}
+
 #[derive(Default)]
 struct Faults(Vec<SpecError>);
 

@@ -3,11 +3,12 @@
 use depin_crds::{RewardProgram, program as spec};
 use depin_domain::{
     ids::Digest,
+    model::Model,
     registry::{ProgramEntry, Registry},
     rewards::{
         Account, Amount, Program, ProgramSpec,
         spec::{Aggregate, Emission, EpochGrid, Feature, Gate, Late, Limit, Recipient, Split, SplitPart, Token},
-        validate::faults_with_model,
+        validate::{faults_between_models, faults_with_model},
     },
     time::Timestamp,
 };
@@ -68,6 +69,7 @@ fn joined(faults: &[depin_domain::rewards::SpecError]) -> NotReady {
 
 fn check_fleets(spec: &ProgramSpec, registry: &Registry) -> Result<(), NotReady> {
     let mut faults = Vec::new();
+    let mut models: Vec<(&str, &Model)> = Vec::new();
     for id in &spec.fleets {
         let waiting = |target: String| NotReady::Waiting { field: "spec.fleets".to_owned(), target };
         let fleet =
@@ -77,7 +79,9 @@ fn check_fleets(spec: &ProgramSpec, registry: &Registry) -> Result<(), NotReady>
             .and_then(|chain| chain.newest())
             .ok_or_else(|| waiting(format!("EdgeDeviceModel {}", fleet.model)))?;
         faults.extend(faults_with_model(spec, id, &model.model, fleet.grain_ms));
+        models.push((id, &model.model));
     }
+    faults.extend(faults_between_models(spec, &models));
     if faults.is_empty() { Ok(()) } else { Err(joined(&faults)) }
 }
 

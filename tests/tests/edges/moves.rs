@@ -2,7 +2,10 @@
 
 use depin_domain::{
     registry::{Change, FleetEntry},
-    rewards::{ZeroReason, spec::Limit},
+    rewards::{
+        ZeroReason,
+        spec::{Aggregate, Limit},
+    },
 };
 
 use crate::{
@@ -160,6 +163,59 @@ async fn what_was_acknowledged_before_a_fleet_changed_its_model_counts() {
     assert_eq!(sums[&(2, "power".to_owned())], (20, 200, 0));
     // 900 × 350 / 550 = 572.7 and 900 × 200 / 550 = 327.3
     assert_eq!((paid(&epoch, 1), paid(&epoch, 2), epoch.summary.carry.0), (572, 327, 1));
+    site.stop().await;
+    other.stop().await;
+    world.hub_down().await;
+    world.verify();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_is_never_measured_in_two_scales_whatever_model_or_fleet_comes_next() {
+    let mut spec = program(HOUR);
+    spec.features[0].metric = "energy".to_owned();
+    spec.features[0].aggregate = Aggregate::Delta;
+    let mut world = World::start().await;
+    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
+    for one in [&mut site, &mut other] {
+        one.start_configured().await;
+    }
+    world.time.set(minute(10));
+    site.publish(measure(1, 0..10)).await;
+    other.publish(measure(2, 0..10)).await;
+    world.until_judged(40).await;
+    // Meters that tell thousandths, in a fleet of their own; neither the fleet nor a device of it can become one of them.
+    let mut fine = network::model(true);
+    fine.name = "fine-meter".to_owned();
+    fine.metrics[0].scale = 3;
+    let fleet =
+        |id: &str| Change::Fleet(FleetEntry { id: id.to_owned(), model: "fine-meter".to_owned(), grain_ms: HOUR });
+    world.write(&[network::model_change(fine.clone(), 0), fleet("grid/fine")]).await;
+    let text = world.refusal(&[fleet(network::FLEET)]).await;
+    assert!(text.contains("model: the scale of metric energy is 3") && text.contains("another name"), "{text}");
+    let mut moved = device(1, "home");
+    moved.fleet = "grid/fine".to_owned();
+    let text = world.refusal(&[Change::Device(moved)]).await;
+    assert!(text.contains("fleet: the scale of metric energy is 3") && text.contains("another name"), "{text}");
+    world.time.set(minute(20));
+    site.publish(measure(1, 10..20)).await;
+    world.until_judged(60).await;
+    // Under another name it may: that counter begins with its own first reading.
+    fine.metrics[0].name = "energy_fine".to_owned();
+    fine.sources[0].fields[0].metric = "energy_fine".to_owned();
+    world.write(&[network::model_change(fine, 0), fleet(network::FLEET)]).await;
+    world.until_confirmed(&["home", "mill"]).await;
+    world.time.set(minute(40));
+    other.publish(measure(2, 20..40)).await;
+    world.until_judged(100).await;
+    assert_eq!((world.accepted().await, world.rejected().await.len()), (100, 0));
+    world.time.set(minute(60));
+    let epoch = world.close(&spec).await;
+    let sums = world.frozen(0, 0).await;
+    assert_eq!(sums[&(1, "energy".to_owned())], (20, 1_900, 190));
+    assert_eq!(sums[&(2, "energy".to_owned())], (10, 450, 90));
+    assert_eq!(sums[&(2, "energy_fine".to_owned())].2, 190_000);
+    // 900 × 190 / 280 = 610.7 and 900 × 90 / 280 = 289.3
+    assert_eq!((paid(&epoch, 1), paid(&epoch, 2)), (610, 289));
     site.stop().await;
     other.stop().await;
     world.hub_down().await;

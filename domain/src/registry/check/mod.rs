@@ -4,10 +4,11 @@
 //! does not ask them again.
 
 mod form;
+mod meaning;
 mod shape;
 
 use form::{check_id, check_key, check_location, check_name, check_named, check_serial, check_shares};
-use shape::{check_same_metric, check_shape, check_slots};
+use shape::{check_shape, check_slots};
 
 use super::{AgentEntry, Change, DeviceEntry, FleetEntry, Holder, InvitationEntry, ModelEntry, ProgramEntry, Registry};
 use crate::{
@@ -134,13 +135,7 @@ impl Registry {
                 "digest the model's canonical JSON",
             )
         })?;
-        if let Some(chain) = self.model_chain(&model.name) {
-            for old in chain.entries().iter().flat_map(|old| &old.model.metrics) {
-                if let Some(new) = model.metric(&old.name) {
-                    check_same_metric(old, new)?;
-                }
-            }
-        }
+        self.check_model_meaning(entry)?;
         for (id, fleet) in self.fleets() {
             if let Some(fleet) = fleet.current().filter(|fleet| fleet.model == model.name) {
                 check_slots("cadenceMs", model.cadence_ms, fleet.grain_ms, &format!("fleet {id}"))?;
@@ -177,7 +172,7 @@ impl Registry {
         for model in chain.at(self.updated_at()).into_iter().chain(chain.newest()) {
             check_slots("grainMs", model.model.cadence_ms, entry.grain_ms, &format!("model {}", entry.model))?;
         }
-        Ok(())
+        self.check_fleet_meaning(entry)
     }
 
     fn check_agent(&self, entry: &AgentEntry) -> Checked {
@@ -262,7 +257,8 @@ impl Registry {
             reason: format!("{} has grain {} ms; the device's statistics have another", entry.fleet, fleet.grain_ms),
             old: format!("{grain} ms"),
             remedy: "move it to a fleet of equal grain, or make a device of another name".into(),
-        })
+        })?;
+        self.check_device_meaning(entry)
     }
 
     fn check_program(&self, entry: &ProgramEntry) -> Checked {

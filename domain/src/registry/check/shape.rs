@@ -72,18 +72,6 @@ fn is_metric_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-pub(super) fn check_same_metric(old: &Metric, new: &Metric) -> Checked {
-    let changed = |part: &str, value: String| ChangeError::Immutable {
-        field: format!("metrics/{}/{part}", old.name),
-        reason: "earlier readings of the metric are in it".into(),
-        old: value,
-        remedy: "give the new metric another name".into(),
-    };
-    require(old.unit == new.unit, || changed("unit", old.unit.clone()))?;
-    require(old.kind == new.kind, || changed("kind", format!("{:?}", old.kind)))?;
-    require(old.scale == new.scale, || changed("scale", old.scale.to_string()))
-}
-
 pub(super) fn check_slots(field: &str, cadence: i64, grain: i64, of: &str) -> Checked {
     require(cadence > 0 && grain % cadence == 0, || {
         let reason = format!("cadence {cadence} ms does not divide grain {grain} ms of {of}");

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::{
-    fixtures::{HOUR, MINUTE, append, counter, device, gauge, model_entry, network},
-    proofs::Reading,
-    registry::{Change, OwnerShare},
+    fixtures::{HOUR, MINUTE, append, counter, device, fleet, gauge, model, model_entry, network},
+    ids::Digest,
+    model::{Attestation, Model},
+    proofs::{Reading, Section, Series, Verdict, judge},
+    registry::{Change, FleetEntry, OwnerShare},
     rewards::{
         Amount, EpochInput, MaturedInput, ProgramSpec, ProgramState, close_epoch, fixtures,
         spec::{Aggregate, EpochGrid, Feature},
@@ -129,4 +131,75 @@ fn statistics_of_two_assignments_are_merged_in_any_order() {
         let power = devices[0].totals.iter().find(|total| total.metric == "power").unwrap();
         assert_eq!((power.count, power.slots), (3, 2));
     }
+}
+
+/// What uptime comes to in epoch 0 of a device that is in the fleet of slow meters and from `moved` on in that of fast ones, or, `back`, the other
+/// way round, and whose power was read at these times.
+fn uptime_across(moved: i64, back: bool, at: impl Iterator<Item = i64>) -> (u64, u64) {
+    let mut registry = network(vec![counter("energy"), gauge("power")]);
+    let quick = Model { name: "quick".into(), cadence_ms: 1_000, ..model(vec![counter("energy"), gauge("power")]) };
+    let digests = [registry.model_chain("meter").unwrap().newest().unwrap().digest, quick.digest().unwrap()];
+    append(&mut registry, 0, Change::Model(model_entry(quick, 0)));
+    append(&mut registry, 0, Change::Fleet(FleetEntry { id: "energy/quick".into(), model: "quick".into(), ..fleet() }));
+    let mut fleets = [("energy/meters", digests[0]), ("energy/quick", digests[1])];
+    if back {
+        fleets.reverse();
+    }
+    let entry = |fleet: &str| Change::Device(DeviceEntry { fleet: fleet.into(), ..device(1, 1) });
+    append(&mut registry, 0, entry(fleets[0].0));
+    append(&mut registry, moved, entry(fleets[1].0));
+    let id = DeviceId::of("energy", "meter-1");
+    let section = |model: Digest, at: &[i64]| {
+        let readings = at.iter().map(|at| Reading { at: Timestamp(*at), value: 5 }).collect();
+        let series = vec![Series { metric: "power".into(), readings }];
+        Section { device: id, model, attestation: Attestation::Agent, series }
+    };
+    let (before, after): (Vec<i64>, Vec<i64>) = at.partition(|at| *at < moved);
+    let parts = [(fleets[0].1, before), (fleets[1].1, after)];
+    let sections: Vec<_> =
+        parts.iter().filter(|(_, at)| !at.is_empty()).map(|(model, at)| section(*model, at)).collect();
+    let accepted = sections.iter().map(|section| section.series[0].readings.len() as u64).sum();
+    let mut accounts = HashMap::new();
+    judge::apply(&registry, &sections, &Verdict { accepted, rejections: vec![] }, &mut accounts).unwrap();
+    let kept: &DeviceStatistics = &accounts[&id];
+    let rows = kept.within(Window { start: Timestamp(0), end: Timestamp(4 * HOUR) });
+    let spec = ProgramSpec { epoch: EpochGrid { length_ms: 4 * HOUR, genesis: Timestamp(0) }, ..spec() };
+    let spec = ProgramSpec { fleets: fleets.map(|(id, _)| id.into()).to_vec(), ..spec };
+    let devices = assemble(&registry, &spec, 0, rows.map(|(_, metric, grain)| (&id, metric, grain))).unwrap();
+    let total = devices[0].totals.iter().find(|total| total.metric == "power");
+    (total.map_or(0, |total| total.slots), devices[0].slots)
+}
+
+#[test]
+fn a_device_that_changes_its_fleet_is_measured_in_each_grain_by_the_cadence_of_its_fleet_then() {
+    // Four minutes fill 240 slots of a second: no whole epoch of slots of a minute.
+    let four_minutes = (3 * HOUR..3 * HOUR + 4 * MINUTE).step_by(1_000);
+    assert_eq!(uptime_across(3 * HOUR, false, four_minutes), (240, 3 * 60 + 3_600));
+    // A perfect device is perfect in both directions.
+    let perfect = |moved: i64, first: usize, then: usize| {
+        (0..moved).step_by(first).chain((moved..4 * HOUR).step_by(then)).collect::<Vec<_>>().into_iter()
+    };
+    let slow_first = uptime_across(HOUR, false, perfect(HOUR, 60_000, 1_000));
+    assert_eq!(slow_first, (60 + 3 * 3_600, 60 + 3 * 3_600));
+    let fast_first = uptime_across(HOUR, true, perfect(HOUR, 1_000, 60_000));
+    assert_eq!(fast_first, (3_600 + 3 * 60, 3_600 + 3 * 60));
+    // Within a grain the cadence is that of its start, also where nothing was read before the move.
+    let moved = HOUR + 30 * MINUTE;
+    assert_eq!(uptime_across(moved, false, perfect(moved, 60_000, 1_000)), (2 * 60 + 2 * 3_600, 2 * 60 + 2 * 3_600));
+    assert_eq!(uptime_across(moved, false, (moved..2 * HOUR).step_by(1_000)), (30, 2 * 60 + 2 * 3_600));
+}
+
+#[test]
+fn slots_of_a_time_without_approval_are_those_of_the_fleet_before() {
+    let mut registry = network(vec![counter("energy"), gauge("power")]);
+    let quick = Model { name: "quick".into(), cadence_ms: 1_000, ..model(vec![gauge("power")]) };
+    append(&mut registry, 0, Change::Model(model_entry(quick, 0)));
+    append(&mut registry, 0, Change::Fleet(FleetEntry { id: "energy/quick".into(), model: "quick".into(), ..fleet() }));
+    let quick = DeviceEntry { fleet: "energy/quick".into(), since: Timestamp(HOUR), ..device(1, 1) };
+    append(&mut registry, HOUR, Change::Device(DeviceEntry { since: Timestamp(HOUR), ..device(1, 1) }));
+    append(&mut registry, 2 * HOUR, Change::Device(quick));
+    append(&mut registry, 3 * HOUR, Change::DeviceRemoved { id: device(1, 1).id });
+    let spec = ProgramSpec { epoch: EpochGrid { length_ms: 5 * HOUR, genesis: Timestamp(0) }, ..spec() };
+    let slots = assemble(&registry, &spec, 0, []).unwrap()[0].slots;
+    assert_eq!(slots, 60 + 60 + 3 * 3_600, "before the approval as at the approval, after the removal as before it");
 }

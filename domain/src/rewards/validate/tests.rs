@@ -91,3 +91,27 @@ fn each_fault_names_its_field() {
         ["limits[1].minimumDistance.metres", "limits"]
     );
 }
+
+#[test]
+fn a_metric_means_the_same_in_all_fleets_of_a_program_where_its_values_are_compared() {
+    use crate::fixtures::{counter, gauge, model};
+    use crate::model::Metric;
+    let mut spec = sound();
+    spec.fleets.push("energy/others".into());
+    let first = model(vec![counter("energy"), gauge("power")]);
+    let faults = |spec: &ProgramSpec, energy: Metric| {
+        let other = Model { name: "other".into(), ..model(vec![energy, gauge("power")]) };
+        faults_between_models(spec, &[("energy/meters", &first), ("energy/others", &other)])
+    };
+    assert_eq!(faults(&spec, counter("energy")), []);
+    let found = faults(&spec, Metric { scale: 0, ..counter("energy") });
+    assert_eq!(
+        found[0].to_string(),
+        "features[0].metric: \"energy\" has scale 3 in model meter of energy/meters and 0 in model other of \
+         energy/others; name fleets whose models agree on it, or make a program for each"
+    );
+    assert_eq!(found.len(), 1);
+    assert_eq!(faults(&spec, Metric { unit: "W.h".into(), ..counter("energy") }).len(), 1);
+    spec.features[0].aggregate = Aggregate::Uptime;
+    assert_eq!(faults(&spec, Metric { scale: 0, ..counter("energy") }), [], "slots have no unit");
+}
