@@ -203,7 +203,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         headings: HeadingsFlag,
     },
-    /// Lets in what asks: makes the EdgeDevice or EdgeAgent of an EdgeEnrollment
+    /// Lets in what asks: makes the EdgeDevice that an EdgeEnrollment asks for
     Approve {
         /// Name of the EdgeEnrollment
         name: String,

@@ -282,7 +282,7 @@ pub trait Ledger: Debug + Send + Sync {
         result: EpochRecord,
     ) -> Answer<'_, v1::RecordEpochResponse>;
 
-    /// Closed epochs of a program from a number on.
+    /// Closed epochs of a program from a number on, ascending: at most `limit`, fewer where their summaries are large, none only behind the last.
     fn list_epochs(&self, program: String, from_number: u64, limit: usize) -> Answer<'_, Vec<v1::EpochEntry>>;
 
     /// A closed epoch and, where it is recorded, its result.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use depin_domain::{
+    canonical,
     ids::{AgentId, Digest},
     proofs::checks,
     registry::{Change, Record},
@@ -41,15 +42,19 @@ impl Core {
             let message = format!("{} are more than {MAX_CHANGES}: write them in parts", request.changes.len());
             return Err(LedgerError::Invalid { field: "changes", message });
         }
-        let at = self.now().max(self.state.registry.updated_at());
+        // Not before an epoch that is closed: a program that goes now goes after it, whatever became of the clock.
+        let at = self.now().max(self.state.registry.updated_at()).max(self.state.closed_until());
         let mut trial = self.state.registry.clone();
         let mut accepted: Vec<(Change, Bytes)> = Vec::new();
-        for (index, bytes) in request.changes.into_iter().enumerate() {
+        for (index, mut bytes) in request.changes.into_iter().enumerate() {
             let invalid = |message: String| LedgerError::InvalidChange { index, message };
             if bytes.len() > MAX_CHANGE {
                 return Err(invalid(format!("{} bytes are more than {MAX_CHANGE}", bytes.len())));
             }
-            let change: Change = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+            let mut change: Change = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+            if self.defer_to_open_epoch(&mut change) {
+                bytes = canonical::to_vec(&change).map_err(|error| invalid(error.to_string()))?.into();
+            }
             trial.check(&change).map_err(|error| invalid(error.to_string()))?;
             if let Change::Model(entry) = &change {
                 checks::validate(&entry.model).map_err(|error| invalid(error.to_string()))?;
@@ -72,6 +77,17 @@ impl Core {
             self.bound_lateness()?;
         }
         Ok(self.state.registry.version())
+    }
+
+    /// Lets a spec that would rule a closed epoch rule from the one after it; true if it had to. An epoch stays with the spec under which it was
+    /// closed until it is settled; whoever asks may have a clock that is behind, or the epoch was closed while he asked.
+    fn defer_to_open_epoch(&self, change: &mut Change) -> bool {
+        let Change::Program(entry) = change else { return false };
+        let newest = self.state.epochs.get(&entry.id).and_then(|epochs| epochs.last_key_value());
+        let open = newest.map_or(0, |(number, _)| number.saturating_add(1));
+        let closed = entry.from_epoch < open;
+        entry.from_epoch = entry.from_epoch.max(open);
+        closed
     }
 
     /// Records after a version.

@@ -251,7 +251,8 @@ impl Core {
         let at = self.now().0;
         let newest = self.state.open_time.newest().unwrap_or(i64::MIN);
         let serving = self.serving.load(Ordering::Acquire);
-        let opens = serving && !self.span_open;
+        let paused = at.saturating_sub(newest) > self.settings.max_pause_ms;
+        let opens = serving && (paused || !self.span_open);
         if opens || (serving && at > newest && (force || at >= newest.saturating_add(TICK_MS))) {
             self.put(Entry::Tick(TickRecord { at, opens }))?;
         }

@@ -35,6 +35,8 @@ use crate::{
 
 /// Registry records of a page, proofs of a page.
 const PAGE: usize = 1_000;
+/// Bytes after which a page of epochs ends: a summary of many accounts takes more than a megabyte.
+const EPOCHS_BYTES: usize = 16 << 20;
 
 /// A ledger in a directory of this machine.
 pub struct EmbeddedLedger {
@@ -169,6 +171,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, LedgerError> {
     let joined = tokio::task::spawn_blocking(work).await;
     joined.unwrap_or_else(|error| Err(LedgerError::Unavailable(format!("a reading thread ended: {error}"))))
+}
+
+/// The first of the epochs as entries, as many as a page may hold: at least one.
+fn epochs_page(files: &dyn Storage, epochs: &[Epoch]) -> Result<Vec<v1::EpochEntry>, LedgerError> {
+    let (mut page, mut bytes) = (Vec::new(), 0_usize);
+    for epoch in epochs {
+        let entry = entry(files, epoch)?;
+        bytes = bytes.saturating_add(entry.encoded_len());
+        if bytes > EPOCHS_BYTES && !page.is_empty() {
+            break;
+        }
+        page.push(entry);
+    }
+    Ok(page)
 }
 
 fn entry(files: &dyn Storage, epoch: &Epoch) -> Result<v1::EpochEntry, LedgerError> {
@@ -325,7 +341,7 @@ impl Ledger for EmbeddedLedger {
         let files = Arc::clone(&self.files);
         Box::pin(async move {
             let epochs = epochs.await?;
-            blocking(move || epochs.iter().map(|epoch| entry(&*files, epoch)).collect()).await
+            blocking(move || epochs_page(&*files, &epochs)).await
         })
     }
 

@@ -1,5 +1,5 @@
 //! When the ledger took proofs: spans of its clock, kept in the log by ticks while it serves. `grace` counts only these: not the time in
-//! which it is open for a backup, or waits for its certificates.
+//! which it is open for a backup, waits for its certificates, sleeps or hangs, nor the time that a set clock skips.
 
 use depin_domain::time::Timestamp;
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub queue: usize,
     /// Idle time after which it is recorded that the ledger still takes proofs.
     pub idle_tick_ms: u64,
+    /// A longer time between two such records is none in which proofs were taken: the machine slept, the disk hung, or the clock was set.
+    pub max_pause_ms: i64,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             scan_bytes: 64 << 20,
             queue: 4_096,
             idle_tick_ms: 5_000,
+            max_pause_ms: 15_000,
         }
     }
 }

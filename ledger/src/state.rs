@@ -108,6 +108,13 @@ impl ParsedProof {
 }
 
 impl State {
+    /// When the newest closed epoch of any program ended.
+    pub(crate) fn closed_until(&self) -> Timestamp {
+        let newest = self.epochs.values().filter_map(|epochs| epochs.last_key_value());
+        let windows = newest.filter_map(|(_, epoch)| epoch.closed.close.as_ref()?.window);
+        windows.map(|window| Timestamp(window.end)).max().unwrap_or(Timestamp(i64::MIN))
+    }
+
     /// Applies the record at `position`.
     pub(crate) fn apply(&mut self, position: u64, entry: Entry) -> Result<(), LedgerError> {
         match entry {

@@ -415,6 +415,34 @@ fn only_time_in_which_proofs_could_come_is_grace() {
 }
 
 #[test]
+fn time_that_the_ledger_slept_through_or_that_its_clock_skipped_is_no_grace() {
+    runtime().block_on(async {
+        let hands = Hands::at(HOUR - 1_000);
+        let watchful = depin_ledger::Settings { max_pause_ms: 15_000, ..settings() };
+        let ledger = open_with(SimulatedStorage::new(), &hands, watchful).unwrap();
+        let writer = found(&ledger, 1).await.unwrap();
+        let grace_ms = 30_000;
+        let remaining = async || match ledger
+            .close_epoch(v1::CloseEpochRequest { grace_ms, ..close_request(writer, 0, &[]) })
+            .await
+        {
+            Err(LedgerError::TooEarly { remaining_ms, .. }) => remaining_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(remaining().await, 31_000);
+        hands.set(9 * HOUR);
+        assert_eq!(remaining().await, grace_ms, "eight hours that nobody saw pass");
+        hands.set(9 * HOUR + 15_000);
+        assert_eq!(remaining().await, 15_000, "the longest pause that counts");
+        hands.set(9 * HOUR + 30_001);
+        assert_eq!(remaining().await, 15_000, "a longer one does not, though it is shorter than the grace");
+        hands.set(9 * HOUR + 45_001);
+        let close = v1::CloseEpochRequest { grace_ms, ..close_request(writer, 0, &[]) };
+        ledger.close_epoch(close).await.unwrap();
+    });
+}
+
+#[test]
 fn a_search_for_a_silent_device_reads_the_log_in_bounded_pieces() {
     runtime().block_on(async {
         let hands = Hands::at(HOUR);

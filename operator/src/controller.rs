@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::{
     conditions::{Say, Status, holds, status_of},
     context::{Context, ReconcileError, Verdict},
+    invalid::NotReady,
     registry::Outcome,
     status::Transition,
 };
@@ -27,10 +28,13 @@ use crate::{
 /// # Errors
 /// When the writer has stopped.
 pub async fn record(context: &Context, change: Change) -> Result<Verdict<()>, ReconcileError> {
-    Ok(match context.registry.submit(change).await? {
-        Outcome::Unchanged | Outcome::Recorded => Ok(()),
-        Outcome::Refused(error) => Err(error.into()),
-    })
+    let refused = match context.registry.submit(change).await? {
+        Outcome::Unchanged | Outcome::Recorded => return Ok(Ok(())),
+        Outcome::Refused(error) => error.into(),
+        Outcome::RefusedByLedger(message) => NotReady::RefusedByLedger(message),
+    };
+    context.metrics.registry_refused();
+    Ok(Err(refused))
 }
 
 /// The condition `Ready` of a verdict. While something is waited for it is Unknown, so that no tool takes the object for done.

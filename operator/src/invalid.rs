@@ -30,6 +30,9 @@ pub enum NotReady {
     /// The registry refuses it.
     #[error("{0}")]
     Refused(ChangeError),
+    /// The ledger refuses it.
+    #[error("the ledger refuses it: {0}; correct the object, or run operator and gateway in the same version")]
+    RefusedByLedger(String),
     /// It refers to something that is not there, or not ready, yet.
     #[error("waits for {target}; apply it or correct {field}")]
     Waiting {
@@ -50,7 +53,7 @@ impl NotReady {
             Self::Refused(ChangeError::KeyRevoked { .. }) => "KeyRevoked",
             Self::Refused(ChangeError::DuplicateSerial { .. }) => "DuplicateSerial",
             Self::Refused(ChangeError::Immutable { .. }) => "Immutable",
-            Self::Refused(_) => "Refused",
+            Self::Refused(_) | Self::RefusedByLedger(_) => "Refused",
             Self::Waiting { .. } => "Waiting",
         }
     }

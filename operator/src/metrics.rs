@@ -49,6 +49,7 @@ pub struct Metrics {
     status_writes: Family<KindLabel, Counter>,
     leader: Gauge,
     removals_held: Family<KindLabel, Gauge>,
+    registry_refusals: Counter,
     epochs: Family<ProgramLabel, Counter>,
     epoch_lag: Family<ProgramLabel, Gauge<i64>>,
     enrollments: Family<RequestLabel, Counter<u64, AtomicU64>>,
@@ -66,6 +67,7 @@ impl Default for Metrics {
             status_writes: Family::default(),
             leader: Gauge::default(),
             removals_held: Family::default(),
+            registry_refusals: Counter::default(),
             epochs: Family::default(),
             epoch_lag: Family::default(),
             enrollments: Family::default(),
@@ -91,6 +93,11 @@ impl Metrics {
             "removals_held",
             "Registry entries without an object that are kept for want of evidence",
             self.removals_held.clone(),
+        );
+        own.register(
+            "registry_refusals",
+            "Changes that registry or ledger refused; the object's Ready condition says why",
+            self.registry_refusals.clone(),
         );
         own.register("epochs", "Epochs recorded by program", self.epochs.clone());
         own.register(
@@ -150,6 +157,11 @@ impl Metrics {
         self.removals_held
             .get_or_create(&KindLabel { kind: kind.to_owned() })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A change was refused.
+    pub fn registry_refused(&self) {
+        self.registry_refusals.inc();
     }
 
     /// An epoch was recorded.

@@ -198,7 +198,7 @@ async fn a_gateway_that_waits_for_its_certificates_or_has_stopped_gives_no_grace
     let shown = Arc::clone(&hands);
     let clock = depin_ledger::Clock::new(move || Timestamp(shown.load(Ordering::SeqCst)));
     let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
-    let settings = depin_ledger::Settings { idle_tick_ms: 3_600_000, ..Default::default() };
+    let settings = depin_ledger::Settings { idle_tick_ms: 3_600_000, max_pause_ms: i64::MAX, ..Default::default() };
     let ledger: Arc<dyn Ledger> = Arc::new(EmbeddedLedger::open(Arc::new(storage), settings, clock).unwrap());
     let loopback = "127.0.0.1:0".parse().unwrap();
     let tls_dir = directory.path().to_owned();

@@ -49,7 +49,9 @@ impl Hands {
 }
 
 pub fn settings() -> Settings {
-    Settings { segment_size: 4_096, checkpoint_bytes: 6_000, idle_tick_ms: 3_600_000, ..Settings::default() }
+    // Tests turn the clock by hours at a time, in which the ledger is meant to be well.
+    let (idle_tick_ms, max_pause_ms) = (3_600_000, i64::MAX);
+    Settings { segment_size: 4_096, checkpoint_bytes: 6_000, idle_tick_ms, max_pause_ms, ..Settings::default() }
 }
 
 pub fn open(storage: impl Storage + 'static, hands: &Hands) -> Result<EmbeddedLedger, LedgerError> {

@@ -5,10 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use depin_crds::{EdgeAgent, EdgeDevice, EdgeEnrollment};
+use depin_crds::{EdgeAgent, EdgeDevice, EdgeEnrollment, EdgeFleet};
 use depin_domain::{
     ids::{AgentId, Digest},
-    registry::AgentEntry,
+    registry::{AgentEntry, Registry},
     time::Timestamp,
 };
 use depin_identity::{CertificateAuthority, CertificateRequest, PeerIdentity};
@@ -281,13 +281,18 @@ async fn sight(context: &Context, entry: &SightingsEntry) -> Result<(), InboxErr
     };
     for sighting in &entry.sightings {
         if registry.device_by_serial(&agent.id, &sighting.serial).is_none() {
-            admit(context, &agent, sighting).await?;
+            admit(context, &registry, &agent, sighting).await?;
         }
     }
     Ok(())
 }
 
-async fn admit(context: &Context, agent: &AgentEntry, sighting: &Sighting) -> Result<(), InboxError> {
+async fn admit(
+    context: &Context,
+    registry: &Registry,
+    agent: &AgentEntry,
+    sighting: &Sighting,
+) -> Result<(), InboxError> {
     let seen = sighting::Seen {
         model: sighting.model.clone(),
         serial: sighting.serial.clone(),
@@ -303,7 +308,11 @@ async fn admit(context: &Context, agent: &AgentEntry, sighting: &Sighting) -> Re
         .filter(|fleet| fleet.namespace().as_deref() == Some(&agent.namespace))
         .collect();
     let fleets: Vec<_> = fleets.iter().map(AsRef::as_ref).collect();
-    match sighting::decide(&seen, agent, &fleets) {
+    let in_force = |fleet: &EdgeFleet| {
+        let id = format!("{}/{}", agent.namespace, fleet.name_any());
+        registry.fleet(&id).and_then(|fleet| fleet.current()).map(|fleet| fleet.model.as_str())
+    };
+    match sighting::decide(&seen, agent, &fleets, in_force) {
         sighting::Decision::Admit(device) => create_device(context, *device).await,
         sighting::Decision::Ask(enrollment) => ask(context, agent, &enrollment).await,
         sighting::Decision::Ignore(reason) => {

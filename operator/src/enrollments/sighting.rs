@@ -37,17 +37,22 @@ pub enum Decision {
     Ignore(&'static str),
 }
 
-/// Decides by the fleets that the agent serves.
+/// Decides by the fleets that the agent serves. `in_force` is the model that the registry has of a fleet: while a change to another one is
+/// refused, the last good one goes on, also for new devices.
 #[must_use]
-pub fn decide(seen: &Seen, agent: &AgentEntry, fleets: &[&EdgeFleet]) -> Decision {
+pub fn decide<'a>(
+    seen: &Seen,
+    agent: &AgentEntry,
+    fleets: &[&'a EdgeFleet],
+    in_force: impl Fn(&'a EdgeFleet) -> Option<&'a str>,
+) -> Decision {
     let serial_good = (1..=128).contains(&seen.serial.len()) && seen.serial.bytes().all(|byte| byte.is_ascii_graphic());
     if !serial_good {
         return Decision::Ignore("InvalidSerial");
     }
-    let mut fitting: Vec<_> = fleets
-        .iter()
-        .filter(|fleet| agent.fleets.contains(&fleet.name_any()) && fleet.spec.model_ref.name == seen.model)
-        .collect();
+    let is_of_model = |fleet: &'a EdgeFleet| in_force(fleet).unwrap_or(&fleet.spec.model_ref.name) == seen.model;
+    let mut fitting: Vec<_> =
+        fleets.iter().filter(|fleet| agent.fleets.contains(&fleet.name_any()) && is_of_model(fleet)).collect();
     fitting.sort_by_key(|fleet| fleet.name_any());
     if fitting.is_empty() {
         return Decision::Ignore("NoFleet");
@@ -171,7 +176,7 @@ mod tests {
     #[test]
     fn under_the_token_policy_a_device_is_let_in_from_its_first_sighting() {
         let fleet = fleet("homes", "meter", "{policy: Token}");
-        let Decision::Admit(device) = decide(&seen("m1"), &agent(), &[&fleet]) else { unreachable!() };
+        let Decision::Admit(device) = decide(&seen("m1"), &agent(), &[&fleet], |_| None) else { unreachable!() };
         assert_eq!(device.name_any(), "m1");
         assert_eq!((device.spec.fleet.as_str(), device.spec.agent.as_str()), ("homes", "roof-1"));
         assert_eq!(device.annotations()[FIRST_SEEN], "2023-11-14T22:13:20.123Z");
@@ -180,14 +185,14 @@ mod tests {
     #[test]
     fn an_allow_list_lets_in_its_serials_only() {
         let fleet = fleet("homes", "meter", "{policy: AllowList, serials: [m1]}");
-        assert!(matches!(decide(&seen("m1"), &agent(), &[&fleet]), Decision::Admit(_)));
-        assert!(matches!(decide(&seen("m2"), &agent(), &[&fleet]), Decision::Ask(_)));
+        assert!(matches!(decide(&seen("m1"), &agent(), &[&fleet], |_| None), Decision::Admit(_)));
+        assert!(matches!(decide(&seen("m2"), &agent(), &[&fleet], |_| None), Decision::Ask(_)));
     }
 
     #[test]
     fn under_the_manual_policy_a_person_decides() {
         let fleet = fleet("homes", "meter", "{policy: Manual}");
-        let Decision::Ask(enrollment) = decide(&seen("m1"), &agent(), &[&fleet]) else { unreachable!() };
+        let Decision::Ask(enrollment) = decide(&seen("m1"), &agent(), &[&fleet], |_| None) else { unreachable!() };
         let request = enrollment.spec.request.clone().unwrap();
         assert_eq!((request.serial.as_deref(), request.agent.as_deref()), (Some("m1"), Some("roof-1")));
         assert!(enrollment.validate_cel().is_ok());
@@ -197,8 +202,17 @@ mod tests {
     fn what_no_fleet_of_the_agent_fits_is_ignored() {
         let other = fleet("homes", "station", "{policy: Token}");
         let foreign = fleet("offices", "meter", "{policy: Token}");
-        assert_eq!(decide(&seen("m1"), &agent(), &[&other, &foreign]), Decision::Ignore("NoFleet"));
-        assert_eq!(decide(&seen("m 1"), &agent(), &[]), Decision::Ignore("InvalidSerial"));
+        assert_eq!(decide(&seen("m1"), &agent(), &[&other, &foreign], |_| None), Decision::Ignore("NoFleet"));
+        assert_eq!(decide(&seen("m 1"), &agent(), &[], |_| None), Decision::Ignore("InvalidSerial"));
+    }
+
+    #[test]
+    fn while_a_fleets_next_model_is_refused_devices_of_the_last_good_one_come_in() {
+        let fleet = fleet("homes", "other", "{policy: Token}");
+        let decide = |in_force| decide(&seen("m1"), &agent(), &[&fleet], |_| in_force);
+        assert!(matches!(decide(Some("meter")), Decision::Admit(_)));
+        assert_eq!(decide(Some("other")), Decision::Ignore("NoFleet"));
+        assert_eq!(decide(None), Decision::Ignore("NoFleet"));
     }
 
     #[test]

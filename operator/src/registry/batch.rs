@@ -14,6 +14,8 @@ pub enum Outcome {
     Recorded,
     /// It may not be written.
     Refused(ChangeError),
+    /// The ledger does not take it, though nothing here speaks against it: its word.
+    RefusedByLedger(String),
 }
 
 /// The changes that are worth writing, in order, and the outcome of each wanted one if they are written.

@@ -20,7 +20,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    as_of,
+    Outcome, as_of,
     removal::{View, decide, needs_confirmation},
     roll_call::{AsOf, RollCall},
 };
@@ -325,10 +325,11 @@ where
         for name in remove {
             let Some(change) = (self.kind.removal)(registry, &name) else { continue };
             match self.context.registry.submit(change).await {
-                Ok(_) => {
+                Ok(Outcome::Unchanged | Outcome::Recorded) => {
                     tracing::info!(kind, name, "removed from the registry");
                     self.known.view.deleted.remove(&name);
                 }
+                Ok(refused) => tracing::warn!(kind, name, ?refused, "a removal is refused; it is tried again"),
                 Err(error) => {
                     tracing::warn!(kind, name, %error, "a removal waits");
                     return;

@@ -154,14 +154,35 @@ impl RegistryWriter {
         }
     }
 
+    /// Writes what is wanted, together; where the ledger refuses something of it, one by one, so that only that is left out.
     async fn write(&self, wanted: &[Change]) -> Result<Vec<Outcome>, RegistryError> {
+        if let Some(outcomes) = self.try_write(wanted).await? {
+            return Ok(outcomes);
+        }
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        for change in wanted {
+            // A single one has an outcome always.
+            outcomes.extend(self.try_write(std::slice::from_ref(change)).await?.into_iter().flatten());
+        }
+        Ok(outcomes)
+    }
+
+    /// Writes it, however long that takes; none where the ledger refuses one of many.
+    async fn try_write(&self, wanted: &[Change]) -> Result<Option<Vec<Outcome>>, RegistryError> {
         loop {
             match self.attempt(wanted).await {
                 Ok(Some(outcomes)) => {
                     self.ready.pass();
-                    return Ok(outcomes);
+                    return Ok(Some(outcomes));
                 }
                 Ok(None) => {}
+                Err(RegistryError::Ledger { call: "WriteRegistry", source }) if refuses(&source) => {
+                    self.ready.pass();
+                    let [change] = wanted else { return Ok(None) };
+                    let message = source.message();
+                    tracing::warn!(object = %object(change), message, "the ledger refuses a registry change");
+                    return Ok(Some(vec![Outcome::RefusedByLedger(message.to_owned())]));
+                }
                 Err(error @ (RegistryError::Fenced(_) | RegistryError::Unreadable { .. })) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, changes = wanted.len(), "registry changes wait");
@@ -197,6 +218,28 @@ impl RegistryWriter {
         tracing::debug!(version = registry.version(), changes = count, moved_on, "registry written");
         self.snapshot.send_replace(registry);
         Ok((!moved_on).then_some(outcomes))
+    }
+}
+
+/// Whether the ledger will never take what it was sent, however often that is tried.
+fn refuses(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::OutOfRange)
+}
+
+/// What a change is of, for the log.
+fn object(change: &Change) -> String {
+    match change {
+        Change::Model(entry) => format!("EdgeDeviceModel {}", entry.model.name),
+        Change::ModelRetired { name } => format!("EdgeDeviceModel {name}"),
+        Change::Fleet(entry) => format!("EdgeFleet {}", entry.id),
+        Change::FleetRemoved { id } => format!("EdgeFleet {id}"),
+        Change::Agent(entry) => format!("EdgeAgent {}/{}", entry.namespace, entry.name),
+        Change::AgentRemoved { id } => format!("EdgeAgent {id}"),
+        Change::Device(entry) => format!("EdgeDevice {}/{}", entry.namespace, entry.name),
+        Change::DeviceRemoved { id } => format!("EdgeDevice {id}"),
+        Change::Program(entry) => format!("RewardProgram {}", entry.id),
+        Change::ProgramRemoved { id } => format!("RewardProgram {id}"),
+        Change::Invitation(_) | Change::InvitationRemoved { .. } => "an invitation".to_owned(),
     }
 }
 

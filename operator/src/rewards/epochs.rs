@@ -2,6 +2,7 @@
 //! the first one, and keeps the first result.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -223,16 +224,30 @@ async fn missing_views(context: &Context, id: &str, progress: &Progress) -> Resu
             return Ok(false);
         }
     };
-    let Some(first) = missing.first() else { return Ok(true) };
     let registry = context.registry.snapshot();
-    let request = ListEpochsRequest { program: id.to_owned(), from_number: *first, limit: view::KEEP };
-    let answer = context.ledger.client().list_epochs(request).await;
-    let epochs = answer.map_err(|status| EpochError::ledger("ListEpochs", status))?.into_inner().epochs;
+    let (mut next, mut shown) = (missing.first().copied(), true);
+    while let Some(from_number) = next {
+        let page = page(context, id, from_number, view::KEEP).await?;
+        shown &= show_missing(context, id, &registry, &missing, &page).await?;
+        let last = page.iter().map(number_of).max();
+        next = last.and_then(|last| missing.range(last.saturating_add(1)..).next().copied());
+    }
+    Ok(shown)
+}
+
+/// Shows those of a page that are missing; true if all of these are shown.
+async fn show_missing(
+    context: &Context,
+    id: &str,
+    registry: &Registry,
+    missing: &BTreeSet<u64>,
+    epochs: &[EpochEntry],
+) -> Result<bool, EpochError> {
     let mut found = Vec::new();
     for epoch in epochs.iter().filter(|epoch| missing.contains(&number_of(epoch)) && !epoch.summary.is_empty()) {
         let Some(close) = &epoch.close else { continue };
         let number = number_of(epoch);
-        let chain = compute::ruling_spec(&registry, id, number)?.chain;
+        let chain = compute::ruling_spec(registry, id, number)?.chain;
         found.push((close, read_summary(epoch, number)?, chain, &epoch.result_digest));
     }
     let recorded = found.iter().map(|(close, summary, chain, digest)| Recorded {
@@ -242,6 +257,13 @@ async fn missing_views(context: &Context, id: &str, progress: &Progress) -> Resu
         chain: chain.as_deref(),
     });
     Ok(view::show(context, id, &recorded.collect::<Vec<_>>()).await)
+}
+
+/// Closed epochs from a number on; none behind the last.
+async fn page(context: &Context, id: &str, from_number: u64, limit: u32) -> Result<Vec<EpochEntry>, EpochError> {
+    let request = ListEpochsRequest { program: id.to_owned(), from_number, limit };
+    let answer = context.ledger.client().list_epochs(request).await;
+    Ok(answer.map_err(|status| EpochError::ledger("ListEpochs", status))?.into_inner().epochs)
 }
 
 fn read_summary(epoch: &EpochEntry, number: u64) -> Result<EpochSummary, EpochError> {
@@ -254,9 +276,7 @@ async fn find(context: &Context, registry: &Registry, id: &str) -> Result<Cursor
     let mut newest: Option<EpochEntry> = None;
     let mut from_number = first;
     loop {
-        let request = ListEpochsRequest { program: id.to_owned(), from_number, limit: PAGE };
-        let answer = context.ledger.client().list_epochs(request).await;
-        let epochs = answer.map_err(|status| EpochError::ledger("ListEpochs", status))?.into_inner().epochs;
+        let epochs = page(context, id, from_number, PAGE).await?;
         let Some(last) = epochs.into_iter().max_by_key(number_of) else { break };
         from_number = number_of(&last).saturating_add(1);
         newest = Some(last);

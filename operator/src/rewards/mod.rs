@@ -15,7 +15,7 @@ pub mod view;
 use std::sync::Arc;
 
 use depin_crds::RewardProgram;
-use depin_domain::registry::{Change, ProgramEntry};
+use depin_domain::registry::{Change, ProgramEntry, Registry};
 use kube::{ResourceExt, runtime::controller::Action};
 use serde_json::json;
 
@@ -43,9 +43,18 @@ pub async fn reconcile(program: Arc<RewardProgram>, context: Arc<Context>) -> Re
 
 async fn apply(context: &Context, entry: Verdict<ProgramEntry>) -> Result<Verdict<ProgramEntry>, ReconcileError> {
     match entry {
-        Ok(entry) => Ok(record(context, Change::Program(entry.clone())).await?.map(|()| entry)),
+        Ok(entry) => {
+            let recorded = record(context, Change::Program(entry.clone())).await?;
+            Ok(recorded.map(|()| registered(&context.registry.snapshot(), entry)))
+        }
         Err(error) => Ok(Err(error)),
     }
+}
+
+/// The entry as it was registered: the ledger lets no spec rule an epoch that is closed.
+fn registered(registry: &Registry, entry: ProgramEntry) -> ProgramEntry {
+    let newest = registry.program(&entry.id).and_then(|program| program.newest());
+    newest.filter(|newest| newest.digest == entry.digest).map_or(entry, |newest| ProgramEntry::clone(newest))
 }
 
 async fn update_status(context: &Context, program: &RewardProgram, verdict: &Verdict<ProgramEntry>) {

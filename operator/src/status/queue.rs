@@ -1,18 +1,21 @@
 //! The coalescing queue: of each object's status only the newest wish is kept, and a wish that was undone is forgotten. Pure.
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 use std::hash::Hash;
 
 /// Waiting wishes by key, in the order in which their keys first came.
 #[derive(Debug)]
 pub struct Queue<K, V> {
-    waiting: HashMap<K, V>,
-    order: VecDeque<K>,
+    /// Each with its turn.
+    waiting: HashMap<K, (u64, V)>,
+    /// One for each that waits: what is cancelled leaves nothing behind.
+    order: BTreeMap<u64, K>,
+    next_turn: u64,
 }
 
 impl<K, V> Default for Queue<K, V> {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), order: VecDeque::new() }
+        Self { waiting: HashMap::new(), order: BTreeMap::new(), next_turn: 0 }
     }
 }
 
@@ -21,12 +24,13 @@ impl<K: Clone + Eq + Hash, V> Queue<K, V> {
     pub fn put(&mut self, key: K, wish: V) -> bool {
         match self.waiting.entry(key) {
             Entry::Occupied(mut place) => {
-                place.insert(wish);
+                place.get_mut().1 = wish;
                 false
             }
             Entry::Vacant(place) => {
-                self.order.push_back(place.key().clone());
-                place.insert(wish);
+                self.order.insert(self.next_turn, place.key().clone());
+                place.insert((self.next_turn, wish));
+                self.next_turn += 1;
                 true
             }
         }
@@ -34,7 +38,9 @@ impl<K: Clone + Eq + Hash, V> Queue<K, V> {
 
     /// Forgets what waits for `key`: the object says already what it shall.
     pub fn cancel(&mut self, key: &K) {
-        self.waiting.remove(key);
+        if let Some((turn, _)) = self.waiting.remove(key) {
+            self.order.remove(&turn);
+        }
     }
 
     /// Puts a wish that failed back, unless a newer one came meanwhile.
@@ -46,12 +52,9 @@ impl<K: Clone + Eq + Hash, V> Queue<K, V> {
 
     /// The next wish.
     pub fn take(&mut self) -> Option<(K, V)> {
-        loop {
-            let key = self.order.pop_front()?;
-            if let Some(wish) = self.waiting.remove(&key) {
-                return Some((key, wish));
-            }
-        }
+        let (_, key) = self.order.pop_first()?;
+        let (_, wish) = self.waiting.remove(&key)?;
+        Some((key, wish))
     }
 
     /// How many wait.
@@ -124,6 +127,20 @@ mod tests {
         queue.put("a", "offline");
         assert_eq!(queue.take(), Some(("a", "offline")));
         assert_eq!(queue.take(), None, "a cancelled turn is not taken twice");
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_nothing_is_written_takes_no_room() {
+        let mut queue = Queue::default();
+        queue.put("b", "stays");
+        for _ in 0..1_000 {
+            queue.put("a", "offline");
+            queue.cancel(&"a");
+        }
+        assert_eq!((queue.waiting.len(), queue.order.len()), (1, 1));
+        queue.put("a", "offline");
+        assert_eq!(queue.take(), Some(("b", "stays")));
+        assert_eq!(queue.take(), Some(("a", "offline")), "a new wish has a new turn");
     }
 
     #[test]

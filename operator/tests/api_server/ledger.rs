@@ -25,12 +25,16 @@ use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+/// As the real one: what the operator's own checks let pass may still be too large.
+const MAX_CHANGE: usize = 1 << 20;
+
 #[derive(Default)]
 struct State {
     records: Vec<RegistryRecord>,
     registry: Registry,
     writer: u64,
     writes: u64,
+    attempts: u64,
     inbox: BTreeMap<u64, InboxEntry>,
     answers: BTreeMap<u64, Option<v1::EnrollResponse>>,
     epochs: BTreeMap<(String, u64), Epoch>,
@@ -99,6 +103,11 @@ impl FakeLedger {
     /// How many writes there were.
     pub(crate) fn writes(&self) -> u64 {
         self.state().writes
+    }
+
+    /// How many writes there were, refused ones included.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.state().attempts
     }
 
     pub(crate) fn writer(&self) -> u64 {
@@ -210,6 +219,10 @@ impl Ledger for FakeLedger {
         state.check_writer(request.writer)?;
         if request.expected_version != state.registry.version() {
             return Err(Status::aborted("the registry has gone on"));
+        }
+        state.attempts += 1;
+        if let Some(index) = request.changes.iter().position(|change| change.len() > MAX_CHANGE) {
+            return Err(Status::invalid_argument(format!("changes[{index}]: more than {MAX_CHANGE} bytes")));
         }
         let mut ahead = state.registry.clone();
         let mut records = Vec::new();

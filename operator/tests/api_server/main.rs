@@ -1,6 +1,6 @@
 //! The operator against a real API server, with a ledger in memory.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
 #[macro_use]
 mod world;
@@ -12,5 +12,6 @@ mod objects;
 mod presence;
 mod programs;
 mod refusals;
+mod registry;
 mod spine;
 mod succession;

@@ -1,8 +1,10 @@
 //! Lines and hubs that are away, for an hour or for a week.
 
+use depin_domain::rewards::{Amount, spec::Emission};
+
 use crate::{
     furnish,
-    network::{DAY, GENESIS, HOUR, MINUTE, SECOND, minute, program},
+    network::{DAY, GENESIS, HOUR, MINUTE, SECOND, minute, program, program_change},
     site::{Message, measure},
     world::{World, paid},
 };
@@ -76,6 +78,42 @@ async fn without_any_weight_the_pool_waits_with_the_bucket() {
     let matured = &fourth.summary.matured[0];
     assert_eq!((matured.number, matured.paid.0, matured.returned.0), (1, 0, 1_000));
     assert_eq!((fourth.summary.bucket.0, fourth.summary.carried_in.0), (2_000, 1_100), "and waits once more");
+    site.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_dated_before_a_close_leaves_the_closed_epoch_to_its_own_spec() {
+    let spec = program(HOUR);
+    let mut world = World::start().await;
+    let [mut site, mut other] = furnish(&world, &spec, ["home", "mill"]).await;
+    for one in [&mut site, &mut other] {
+        one.start_configured().await;
+    }
+    world.time.set(minute(30));
+    site.publish([Message::power(1, minute(5), 100)]).await;
+    other.publish([Message::power(2, minute(5), 300)]).await;
+    world.until_judged(2).await;
+    world.time.set(minute(60));
+    let first = world.close(&spec).await;
+    assert_eq!((paid(&first, 1), paid(&first, 2)), (225, 675));
+    // An operator whose clock is an hour behind takes epoch 0 for a coming one; so does one that asks again after an outage.
+    let mut edited = spec.clone();
+    edited.emission = Emission::Fixed { amount: Amount(5_000) };
+    edited.late.basis_points = 2_000;
+    world.write(&[program_change(&edited)]).await;
+    other.publish([Message::power(2, minute(35), 100)]).await;
+    world.until_judged(3).await;
+    for (number, minted) in [(1, 5_000), (2, 5_000)] {
+        world.time.set(minute(60 * (number + 1)));
+        let epoch = world.close(&spec).await;
+        assert_eq!((epoch.summary.number as i64, epoch.summary.minted.0), (number, minted));
+        if number == 2 {
+            // Epoch 0 kept 100 of 1,000; 900 × 400 / 400 is due in all, of which 675 were paid.
+            let matured = &epoch.summary.matured[0];
+            assert_eq!((matured.number, matured.bucket.0, matured.dues.0, matured.paid.0), (0, 100, 225, 100));
+        }
+    }
     site.stop().await;
     other.stop().await;
 }

@@ -113,6 +113,8 @@ impl World {
         let free = "127.0.0.1:0".parse().unwrap();
         let (_, unused) = watch::channel(tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
         let operator = Operator::new(unused);
+        // The test's clock jumps over hours in which the hub is meant to be well.
+        let settings = Settings { max_pause_ms: i64::MAX, ..settings };
         let mut world = Self {
             directory,
             authority,
@@ -266,10 +268,19 @@ impl World {
 
     /// Appends registry changes as the operator does.
     pub(crate) async fn write(&self, changes: &[Change]) {
+        self.try_write(changes).await.unwrap();
+    }
+
+    /// What the ledger answers to changes that it does not take.
+    pub(crate) async fn refusal(&self, changes: &[Change]) -> String {
+        self.try_write(changes).await.unwrap_err().message().to_owned()
+    }
+
+    async fn try_write(&self, changes: &[Change]) -> Result<(), tonic::Status> {
         let expected_version = self.ledger().info().await.unwrap().registry_version;
         let changes = changes.iter().map(|change| canonical::to_vec(change).unwrap().into()).collect();
         let request = v1::WriteRegistryRequest { writer: self.operator.writer(), changes, expected_version };
-        self.operator.client().write_registry(request).await.unwrap();
+        self.operator.client().write_registry(request).await.map(|_| ())
     }
 
     /// Closes the next epoch and computes and records it, as the operator does.
@@ -378,19 +389,23 @@ impl World {
     pub(crate) async fn until_confirmed(&self, names: &[&str]) {
         until("the newest registry in use", async || {
             let newest = self.ledger().info().await.unwrap().registry_version;
-            let mut pages =
-                self.operator.client().read_presence(v1::ReadPresenceRequest {}).await.unwrap().into_inner();
-            let mut confirmed = 0;
-            while let Some(page) = pages.message().await.unwrap() {
-                let here = |agent: &&v1::AgentPresence| {
-                    let known = names.iter().any(|name| AgentId::of("grid", name).0[..] == agent.agent_id);
-                    known && agent.connected && agent.confirmed_registry_version == newest
-                };
-                confirmed += page.agents.iter().filter(here).count();
-            }
-            confirmed == names.len()
+            let here = |agent: &&v1::AgentPresence| {
+                let known = names.iter().any(|name| AgentId::of("grid", name).0[..] == agent.agent_id);
+                known && agent.connected && agent.confirmed_registry_version == newest
+            };
+            self.agents().await.iter().filter(here).count() == names.len()
         })
         .await;
+    }
+
+    /// Agents as the gateway heard them last.
+    pub(crate) async fn agents(&self) -> Vec<v1::AgentPresence> {
+        let mut pages = self.operator.client().read_presence(v1::ReadPresenceRequest {}).await.unwrap().into_inner();
+        let mut agents = Vec::new();
+        while let Some(page) = pages.message().await.unwrap() {
+            agents.extend(page.agents);
+        }
+        agents
     }
 
     /// Everything that is recorded, oldest first.
