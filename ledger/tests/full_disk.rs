@@ -4,8 +4,6 @@
 mod network;
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,37 +11,14 @@ use std::{
 use depin_domain::proofs::Reason;
 use depin_ledger::{EmbeddedLedger, Ledger, Outcome, Settings, verify};
 use depin_log::{DiskStorage, Storage};
+use depin_trials::SmallDisk;
 use network::*;
-
-/// A tmpfs of one megabyte, unmounted in the end.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).stderr(Stdio::null());
-        let mounted = mount.status().is_ok_and(|status| status.success());
-        mounted.then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: a file may still be open where a test failed.
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
-    }
-}
 
 #[test]
 fn a_full_disk_acknowledges_nothing_and_goes_on_where_it_was_once_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
     let disk = directory.path().join("disk");
-    let Some(_small) = Small::mount(&disk) else {
-        println!("skipped: a small tmpfs cannot be mounted; run as root on Linux");
-        return;
-    };
+    let Some(_small) = SmallDisk::mount(&disk, 1).unwrap() else { return };
     let ballast = disk.join("ballast");
     std::fs::write(&ballast, vec![0; 900 << 10]).unwrap();
     let hands = Hands::at(HOUR);

@@ -10,9 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod small_disk;
+
 pub use rand_chacha::ChaCha8Rng as Rng;
 pub use rand_core::Rng as RngCore;
 use rand_core::SeedableRng;
+pub use small_disk::SmallDisk;
 
 /// How often a long run tells how far it is.
 const PROGRESS: Duration = Duration::from_secs(15);

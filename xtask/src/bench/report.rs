@@ -40,7 +40,7 @@ const fn most(
     bound: f64,
     unit: &'static str,
 ) -> Target {
-    Target { what, names, figure, least: false, bound, unit }
+    Target { least: false, ..least(what, names, figure, bound, unit) }
 }
 
 const RATE: &str = "readingsPerSecond";

@@ -1,12 +1,9 @@
 //! A disk that the spool itself fills: the agent empties it without anybody's help.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use depin_log::DiskStorage;
+use depin_trials::SmallDisk;
 
 use super::*;
 
@@ -101,35 +98,11 @@ fn without_the_room_for_a_reserve_nothing_is_acknowledged() {
     fill_and_empty(&mut world);
 }
 
-/// A small tmpfs, unmounted in the end.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).stderr(Stdio::null());
-        let mounted = mount.status().is_ok_and(|status| status.success());
-        mounted.then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: a file may still be open where a test failed.
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
-    }
-}
-
 #[test]
 fn a_real_disk_that_the_spool_filled_is_emptied_by_connecting() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
-    let Some(_small) = Small::mount(&path) else {
-        println!("skipped: a small tmpfs cannot be mounted; run as root on Linux");
-        return;
-    };
+    let Some(_small) = SmallDisk::mount(&path, 4).unwrap() else { return };
     let mut world = crowded(options());
     let part = |name: &str| Arc::new(DiskStorage::open(path.join(name)).unwrap());
     world.store = Some(Store::open(part("spool"), part("journal"), options()).unwrap().0);
