@@ -45,6 +45,7 @@ impl Core {
         // Not before an epoch that is closed: a program that goes now goes after it, whatever became of the clock.
         let at = self.now().max(self.state.registry.updated_at()).max(self.state.closed_until());
         let mut trial = self.state.registry.clone();
+        trial.advance(at);
         let mut accepted: Vec<(Change, Bytes)> = Vec::new();
         for (index, mut bytes) in request.changes.into_iter().enumerate() {
             let invalid = |message: String| LedgerError::InvalidChange { index, message };

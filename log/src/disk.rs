@@ -77,6 +77,11 @@ impl Storage for DiskStorage {
         File::open(&self.path)?.sync_all()
     }
 
+    fn available(&self) -> io::Result<u64> {
+        let told = rustix::fs::statvfs(&self.path)?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
+    }
+
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path.join(name))?;
         match file.try_lock() {

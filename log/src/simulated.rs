@@ -399,6 +399,10 @@ impl Storage for SimulatedStorage {
         Ok(())
     }
 
+    fn available(&self) -> io::Result<u64> {
+        Ok(self.disk().free())
+    }
+
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
         let path = self.path(name);
         if !self.disk().locks.insert(path.clone()) {

@@ -18,6 +18,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Bytes that may still be written, as far as the file system tells.
+    fn available(&self) -> io::Result<u64>;
     /// Takes the lock file `name`; `None` where another process holds it.
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn StorageLock>>>;
     /// A directory within this one, made durably if it is not there.

@@ -390,6 +390,9 @@ fn a_metric_that_would_mean_something_else_is_told_by_field_and_remedy() {
     let told = rewards::validate::entry(&program, &registry, NOW).unwrap_err().to_string();
     assert!(told.starts_with("spec.features[0].metric: \"energy\" has scale 3 in model coarse-meter"), "{told}");
     assert!(told.ends_with("make a program for each"), "{told}");
+    let suspended =
+        RewardProgram { spec: depin_crds::program::RewardProgramSpec { suspend: true, ..program.spec }, ..program };
+    rewards::validate::entry(&suspended, &registry, NOW).unwrap();
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod store;
 mod view;
 
 pub use journal::GivenUp;
+pub(crate) use store::wants_room;
 pub use store::{Answered, Collected, Found, Left, RESERVE, Store, StoreError, StoreOptions, Taken};
 pub use view::{Relayed, View};
 

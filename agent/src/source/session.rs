@@ -229,6 +229,8 @@ macro_rules! session {
                                 context.health.fail("the spool is full; the broker connection is given up until there is room");
                                 link.begin();
                                 events.clean();
+                                // What was read and not handled yet would be taken for the next connection's.
+                                events.state.events.clear();
                                 events.pending.clear();
                                 subscriptions.disconnected();
                                 tokio::select! {
@@ -272,6 +274,8 @@ macro_rules! session {
                             // Requests are made anew once the connection stands; acknowledgements end with their connection.
                             link.begin();
                             events.clean();
+                            // What was read and not handled yet would be taken for the next connection's.
+                            events.state.events.clear();
                             events.pending.clear();
                             subscriptions.disconnected();
                             let (wait, next) = next_backoff(backoff);

@@ -26,7 +26,7 @@ use crate::{
     configuration::Configuration,
     intake::{Intake, jitter},
     metrics::{Metrics, PeerLabel},
-    sealer::Store,
+    sealer::{Store, wants_room},
     stop::stopped,
 };
 
@@ -146,7 +146,7 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
 fn lacks_room(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+        if error.downcast_ref::<io::Error>().is_some_and(wants_room) {
             return true;
         }
         cause = error.source();

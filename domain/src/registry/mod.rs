@@ -248,6 +248,11 @@ impl Registry {
         Some(model.model.cadence_ms)
     }
 
+    /// Lets time pass without a record: changes are checked by what is in force by then.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.at = self.at.max(now);
+    }
+
     /// Adds the next record. Every record that was appended is taken; one that says nothing new only raises the version.
     pub fn apply(&mut self, record: Record) -> Result<(), OutOfTurn> {
         let expected = self.version.saturating_add(1);

@@ -196,6 +196,24 @@ fn another_model_of_a_fleet_keeps_what_its_metrics_mean() {
 }
 
 #[test]
+fn a_version_that_is_still_to_come_binds_nobody_and_helps_once_it_is_in_force() {
+    let from = |change: Change, at: i64| match change {
+        Change::Model(entry) => Change::Model(ModelEntry { effective_from: Timestamp(at), ..entry }),
+        other => other,
+    };
+    let mut registry = network(vec![counter("energy")]);
+    append(&mut registry, 10, from(scaled("meter", &[("energy", 3), ("power", 3)]), 1_000));
+    append(&mut registry, 20, scaled("other", &[("energy", 3), ("power", 2)]));
+    assert_eq!(registry.check(&fleet_of("energy/meters", "other")), Ok(()), "nobody has measured power yet");
+
+    append(&mut registry, 30, scaled("coarse", &[("energy", 0)]));
+    append(&mut registry, 40, from(scaled("coarse", &[("energy_coarse", 0)]), 45));
+    assert!(refused(&registry, fleet_of("energy/meters", "coarse")).contains("is 0 in model coarse"));
+    registry.advance(Timestamp(45));
+    assert_eq!(registry.check(&fleet_of("energy/meters", "coarse")), Ok(()), "time passes without a record too");
+}
+
+#[test]
 fn another_fleet_of_a_device_keeps_what_its_metrics_mean() {
     let mut registry = network(vec![counter("energy")]);
     append(&mut registry, 10, scaled("coarse", &[("energy", 0)]));

@@ -7,7 +7,7 @@ use super::{
     spec::{Aggregate, Emission, Feature, Limit, ProgramSpec, Recipient},
 };
 use crate::{
-    model::{MetricKind, Model},
+    model::{Metric, MetricKind, Model},
     rewards::amount::BASIS_POINTS,
 };
 
@@ -97,7 +97,12 @@ pub fn faults_between_models(spec: &ProgramSpec, models: &[(&str, &Model)]) -> V
         let mut having =
             models.iter().filter_map(|(fleet, model)| Some((fleet, &model.name, model.metric(&feature.metric)?)));
         let Some((first, by, metric)) = having.next() else { continue };
-        let other = having.find_map(|(fleet, model, other)| Some((fleet, model, metric.difference(other)?)));
+        let counts = |metric: &Metric| matches!(metric.kind, MetricKind::Counter { .. });
+        let other = having.find_map(|(fleet, model, other)| {
+            // How a counter's reset is counted is each device's own affair: the increases mean the same.
+            let kind = if counts(metric) && counts(other) { metric.kind } else { other.kind };
+            Some((fleet, model, metric.difference(&Metric { kind, ..other.clone() })?))
+        });
         if let Some((fleet, model, difference)) = other {
             let reason = format!(
                 "{:?} has {} {} in model {by} of {first} and {} in model {model} of {fleet}",

@@ -24,6 +24,7 @@ pub enum Outcome {
 #[must_use]
 pub fn assemble(registry: &Registry, wanted: &[Change], now: Timestamp) -> (Vec<Change>, Vec<Outcome>) {
     let mut ahead = registry.clone();
+    ahead.advance(now);
     let mut write = Vec::new();
     let outcomes = wanted
         .iter()

@@ -80,6 +80,17 @@ pub enum StoreError {
         /// Why.
         what: String,
     },
+    /// The spool ends before what the journal knows to have been taken from it.
+    #[error(
+        "the spool ends at {end}, but the journal knows of readings up to {taken}: it was removed or is older than the journal, and what came \
+         now would be taken for what was sent; put the spool back, or remove spool and journal together"
+    )]
+    SpoolBehind {
+        /// Where the spool ends.
+        end: u64,
+        /// Up to where readings were taken.
+        taken: u64,
+    },
 }
 
 /// Spool and journal.
@@ -282,7 +293,12 @@ impl Store {
 }
 
 fn is_full(error: &LogError) -> bool {
-    matches!(error, LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    matches!(error, LogError::Io { source, .. } if wants_room(source))
+}
+
+/// Whether the disk, or what of it may be used, is full.
+pub(crate) fn wants_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The next readable batch and its position. Damaged and unreadable ones are passed over.

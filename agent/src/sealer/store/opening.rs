@@ -117,6 +117,10 @@ impl Store {
 
     /// What waits in the spool.
     fn scan(&mut self, found: &mut Found) -> Result<(), StoreError> {
+        let (end, taken) = (self.spool.end(), self.state.spool_front);
+        if end < taken {
+            return Err(StoreError::SpoolBehind { end, taken });
+        }
         if self.state.spool_front > self.spool.front() {
             self.spool.truncate_front(self.state.spool_front).map_err(StoreError::Spool)?;
         }

@@ -48,10 +48,13 @@ impl Reserve {
         true
     }
 
-    /// Makes it again once that leaves enough room: the spool is empty, or so much shorter that the reserve fits twice.
+    /// Makes it again once that leaves enough room: the spool is empty, or the reserve would fit twice, because the spool became so much
+    /// shorter or because others gave room back.
     pub(super) fn restore(&mut self, spool_bytes: u64, spool_is_empty: bool) {
         let Some(then) = self.spent_at else { return };
-        if (spool_is_empty || spool_bytes + 2 * self.size <= then) && self.make(spool_bytes).is_ok() {
+        let shorter = spool_bytes + 2 * self.size <= then;
+        let given_back = || self.storage.available().is_ok_and(|available| available >= 2 * self.size);
+        if (spool_is_empty || shorter || given_back()) && self.make(spool_bytes).is_ok() {
             tracing::info!(bytes = self.size, "the reserve for emptying the spool is back");
         }
     }

@@ -73,6 +73,34 @@ fn a_disk_that_the_spool_filled_is_emptied_by_connecting() {
 }
 
 #[test]
+fn room_that_others_give_back_is_enough_while_the_gateway_is_away() {
+    let mut world = crowded(options());
+    world.disk.set_capacity(Some(4 << 20));
+    fill(&mut world);
+    assert!(world.store().make_room());
+    assert!(!world.store().has_room(1), "what the reserve gave is for emptying the spool");
+    world.disk.set_capacity(Some(6 << 20));
+    assert!(world.store().has_room(1));
+    assert_eq!(world.disk.content("journal/reserve").map(|reserve| reserve.len()), Some(512 << 10));
+    world.append("d0", 10).unwrap();
+    connect(&mut world);
+    assert_eq!(world.missing(), BTreeSet::new());
+}
+
+#[test]
+fn a_spool_that_was_removed_beside_its_journal_is_refused() {
+    let mut world = World::new(StoreOptions::default());
+    world.append("d0", 10).unwrap();
+    world.connect(|| false, false).unwrap();
+    world.store = None;
+    let journal = world.disk.directory("journal").unwrap();
+    let opened = Store::open(Arc::new(SimulatedStorage::new()), journal, world.options);
+    let error = opened.unwrap_err();
+    assert!(matches!(error, StoreError::SpoolBehind { end, taken } if end < taken), "{error}");
+    assert!(error.to_string().contains("remove spool and journal together"), "{error}");
+}
+
+#[test]
 fn what_the_reserve_is_for() {
     let mut world = crowded(StoreOptions { reserve: 0, ..options() });
     world.disk.set_capacity(Some(4 << 20));

@@ -83,8 +83,8 @@ impl Registry {
     ) -> Checked {
         let remedy = |metric: &str, model: &str| format!("give metric {metric} another name in model {model}");
         for fleet in fleets {
-            let always = Window { start: Timestamp::MIN, end: Timestamp::MAX };
-            check_kept(field, &format!("fleet {fleet}"), &self.models_of(fleet, always), new, &remedy)?;
+            let until_now = Window { start: Timestamp::MIN, end: self.just_after_now() };
+            check_kept(field, &format!("fleet {fleet}"), &self.models_of(fleet, until_now), new, &remedy)?;
         }
         for (id, device) in self.devices() {
             let Some(now) = device.current().filter(|now| fleets.contains(now.fleet.as_str())) else { continue };
@@ -103,10 +103,15 @@ impl Registry {
         chains.flat_map(|(chain, span)| chain.within(span)).map(|entry| &entry.model).collect()
     }
 
+    /// Where a window ends that has the present in it and nothing of what is still to come in force.
+    fn just_after_now(&self) -> Timestamp {
+        Timestamp(self.updated_at().0.saturating_add(1))
+    }
+
     /// The models that a device's readings were decoded by.
     fn measured_by(&self, device: &Device) -> Vec<&Model> {
         let states = device.states();
-        let ends = states.iter().skip(1).map(|next| next.from).chain([Timestamp::MAX]);
+        let ends = states.iter().skip(1).map(|next| next.from).chain([self.just_after_now()]);
         let spans = states.iter().zip(ends).filter_map(|(state, end)| Some((state.entry.as_ref()?, state.from, end)));
         spans.flat_map(|(entry, start, end)| self.models_of(&entry.fleet, Window { start, end })).collect()
     }

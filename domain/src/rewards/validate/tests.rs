@@ -95,7 +95,7 @@ fn each_fault_names_its_field() {
 #[test]
 fn a_metric_means_the_same_in_all_fleets_of_a_program_where_its_values_are_compared() {
     use crate::fixtures::{counter, gauge, model};
-    use crate::model::Metric;
+    use crate::model::{Metric, MetricKind};
     let mut spec = sound();
     spec.fleets.push("energy/others".into());
     let first = model(vec![counter("energy"), gauge("power")]);
@@ -112,6 +112,9 @@ fn a_metric_means_the_same_in_all_fleets_of_a_program_where_its_values_are_compa
     );
     assert_eq!(found.len(), 1);
     assert_eq!(faults(&spec, Metric { unit: "W.h".into(), ..counter("energy") }).len(), 1);
+    let resetting = MetricKind::Counter { resets_to_zero: false };
+    assert_eq!(faults(&spec, Metric { kind: resetting, ..counter("energy") }), [], "an increase is an increase");
+    assert_eq!(faults(&spec, Metric { kind: resetting, scale: 0, ..counter("energy") }).len(), 1);
     spec.features[0].aggregate = Aggregate::Uptime;
     assert_eq!(faults(&spec, Metric { scale: 0, ..counter("energy") }), [], "slots have no unit");
 }
