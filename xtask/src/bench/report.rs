@@ -79,8 +79,8 @@ const REASONS: [(&str, &str, &str); 6] = [
     (
         "agent/drain-broker",
         "agentPeakMb",
-        "The same rates on the own listener and from the spool stay below 20 MB, so the rest is in the MQTT client's way in: it takes \
-         what the broker sends faster than batches are written. How much of it is buffers that stay large is not known yet.",
+        "mosquitto sends a session's whole backlog without waiting for acknowledgements. What waits for one is kept in runs of packet \
+         numbers, next to nothing; what is left are the batches that are written, sealed and sent at the same time.",
     ),
     (
         "agent/listener-20k",
