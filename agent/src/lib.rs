@@ -10,9 +10,11 @@ pub mod codec;
 pub mod committer;
 pub mod configuration;
 mod deliveries;
+pub mod gateways;
 pub mod intake;
 pub mod listener;
 pub mod metrics;
+mod prepare;
 mod receipts;
 pub mod sealer;
 pub mod settings;
@@ -25,7 +27,8 @@ pub mod uplink;
 
 pub use agent::{Agent, StartError};
 use clap::Parser as _;
-use depin_telemetry::{AdminServer, shutdown_signal};
+use depin_telemetry::{AdminServer, ServiceManager, shutdown_signal};
+pub use prepare::{PrepareOptions, run_prepare};
 pub use receipts::{ReceiptsOptions, run_receipts};
 pub use settings::{AgentOptions, Arguments};
 
@@ -43,7 +46,13 @@ pub async fn run() -> anyhow::Result<()> {
         // Whether told or dropped: the program ends.
         let _ = stopped.await;
     }));
-    signal.await;
+    let manager = ServiceManager::from_environment()?;
+    manager.ready();
+    tokio::select! {
+        () = signal => {}
+        () = manager.watch(&agent.health) => {}
+    }
+    manager.stopping();
     tracing::info!("stopping: what was taken is made durable and acknowledged");
     agent.stop().await;
     drop(stop);

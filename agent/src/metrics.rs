@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use depin_domain::proofs::DropReason;
+use depin_identity::Route;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -30,6 +31,21 @@ pub struct ReasonLabel {
 pub struct PeerLabel {
     /// `broker` or `gateway`.
     pub peer: &'static str,
+}
+
+/// Which gateway, as the settings name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndpointLabel {
+    /// `https://host:port`.
+    pub endpoint: String,
+}
+
+impl EndpointLabel {
+    /// Of this route.
+    #[must_use]
+    pub fn of(route: &Route) -> Self {
+        Self { endpoint: route.address.clone() }
+    }
 }
 
 type Count = Counter<u64, AtomicU64>;
@@ -68,6 +84,10 @@ pub struct Metrics {
     pub reconnects: Family<PeerLabel, Count>,
     /// 1 while the stream to the gateway stands. No readiness check: an agent that is cut off still takes telemetry.
     pub connected: Level,
+    /// 1 for the gateway to which the stream stands, 0 for those to which it stood.
+    pub endpoint: Family<EndpointLabel, Level>,
+    /// Connections that did not come about or broke, by gateway.
+    pub gateway_failures: Family<EndpointLabel, Count>,
     /// 1 while readings are sealed: the chain is open and the clock agrees with the gateway's.
     pub sealing: Level,
     /// MQTT connections of the own listener.
@@ -75,6 +95,19 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The stream to the gateway stands.
+    pub fn connected(&self, route: &Route) {
+        self.connected.set(1);
+        self.endpoint.get_or_create(&EndpointLabel::of(route)).set(1);
+    }
+
+    /// It stands no longer, or never did.
+    pub fn disconnected(&self, route: &Route) {
+        self.connected.set(0);
+        self.sealing.set(0);
+        self.endpoint.get_or_create(&EndpointLabel::of(route)).set(0);
+    }
+
     /// Follows what the store gave up since the start.
     pub fn follow_given_up(&self, given_up: &GivenUp) {
         let follow = |family: &Family<ReasonLabel, Count>, reason, total: u64| {
@@ -91,6 +124,21 @@ impl Metrics {
         if duplicates > 0 {
             self.dropped.get_or_create(&ReasonLabel { reason: "duplicate" }).inc_by(duplicates);
         }
+    }
+
+    /// All of them with a value for each label, so that a text of them names everything that there is: for the reference.
+    #[must_use]
+    pub fn described() -> Registry {
+        let (metrics, registry) = Self::registered();
+        drop(metrics.messages.get_or_create(&ResultLabel { result: "" }));
+        for family in [&metrics.rejected, &metrics.judged, &metrics.dropped] {
+            drop(family.get_or_create(&ReasonLabel { reason: "" }));
+        }
+        drop(metrics.reconnects.get_or_create(&PeerLabel { peer: "" }));
+        let endpoint = EndpointLabel { endpoint: String::new() };
+        drop(metrics.endpoint.get_or_create(&endpoint));
+        drop(metrics.gateway_failures.get_or_create(&endpoint));
+        registry
     }
 
     /// Registers them all under `depin_agent_`.
@@ -125,6 +173,16 @@ impl Metrics {
         registry.register("dropped_readings", "Readings given up, by reason", metrics.dropped.clone());
         registry.register("reconnects", "Connections made again, by peer", metrics.reconnects.clone());
         registry.register("gateway_connected", "1 while the stream to the gateway stands", metrics.connected.clone());
+        registry.register(
+            "gateway_endpoint",
+            "1 for the gateway to which the stream stands, 0 for those to which it stood",
+            metrics.endpoint.clone(),
+        );
+        registry.register(
+            "gateway_failures",
+            "Connections that did not come about or broke, by gateway",
+            metrics.gateway_failures.clone(),
+        );
         registry.register(
             "sealing",
             "1 while readings are sealed: connected, the chain is open and the clock agrees with the gateway's",

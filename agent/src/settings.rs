@@ -10,6 +10,7 @@ use std::{
 
 use clap::Parser;
 use depin_domain::ids::Digest;
+use depin_identity::proxy::Variables;
 use depin_telemetry::TelemetryOptions;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -17,12 +18,13 @@ use serde::Deserialize;
 
 use crate::{
     codec::Limits,
+    gateways::{self, GatewayArguments, GatewayFile, ProxyFile},
     intake::Quota,
     listener::ListenerOptions,
     sealer::{RESERVE, StoreOptions},
     source::BrokerOptions,
     spool::LimitPolicy,
-    uplink::UplinkOptions,
+    uplink::{Joining, ServiceAccount, UplinkOptions},
 };
 
 /// Takes telemetry from MQTT, keeps it durably and submits it to the gateway as signed proofs
@@ -30,15 +32,15 @@ use crate::{
 #[command(
     name = "depin-agent",
     version,
-    after_long_help = concat!("While it is stopped: depin-agent receipts --help\n\nThe file of --config, with everything it may hold:\n\n", include_str!("../agent.example.yaml"))
+    after_long_help = concat!("While it is stopped: depin-agent receipts --help. Before its first start: depin-agent prepare --help\n\nThe file of --config, with everything it may hold:\n\n", include_str!("../agent.example.yaml"))
 )]
 pub struct Arguments {
     /// YAML file with settings; flags and environment win over it
     #[arg(long, env = "DEPIN_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The gateway, https://HOST:PORT
-    #[arg(long, env = "DEPIN_GATEWAY", value_name = "URL")]
-    pub gateway: Option<String>,
+    /// The way to the gateway.
+    #[command(flatten)]
+    pub gateways: GatewayArguments,
     /// Directory for key, certificate, spool and journal
     #[arg(long, env = "DEPIN_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -48,6 +50,15 @@ pub struct Arguments {
     /// File with the join token (kubectl depin token create), for the first start
     #[arg(long, env = "DEPIN_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
+    /// File with the token of the agent's ServiceAccount, projected for the gateway's audience: in a cluster, in place of a join token
+    #[arg(long, env = "DEPIN_SERVICE_ACCOUNT_TOKEN_FILE", value_name = "FILE")]
+    pub service_account_token_file: Option<PathBuf>,
+    /// With --service-account-token-file: the EdgeFleets that the agent serves, all of one namespace; repeat it, or separate them by commas
+    #[arg(long, env = "DEPIN_FLEET", value_delimiter = ',', value_name = "NAMESPACE/NAME")]
+    pub fleet: Vec<String>,
+    /// PEM file of the CAs that the gateway's certificate must come from: at first contact in place of the join token's hash, then beside what the agent was given
+    #[arg(long, env = "DEPIN_GATEWAY_CA_FILE", value_name = "FILE")]
+    pub gateway_ca_file: Option<PathBuf>,
     /// Address of the own MQTT listener for hardware; port 0 picks one and logs it
     #[arg(long, env = "DEPIN_MQTT_LISTEN", value_name = "ADDR")]
     pub mqtt_listen: Option<SocketAddr>,
@@ -70,9 +81,16 @@ pub struct Arguments {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct File {
     gateway: Option<String>,
+    gateways: Vec<String>,
+    proxy: Option<ProxyFile>,
+    connect_timeout_seconds: Option<u64>,
+    keep_alive_seconds: Option<u64>,
     state_dir: Option<PathBuf>,
     name: Option<String>,
     join_token_file: Option<PathBuf>,
+    service_account_token_file: Option<PathBuf>,
+    fleets: Vec<String>,
+    gateway_ca_file: Option<PathBuf>,
     listener: Option<ListenerFile>,
     broker: Option<BrokerFile>,
     spool: SpoolFile,
@@ -177,7 +195,7 @@ pub enum SettingsError {
     },
 }
 
-fn wrong(setting: &'static str, what: impl ToString) -> SettingsError {
+pub(crate) fn wrong(setting: &'static str, what: impl ToString) -> SettingsError {
     SettingsError::Setting { setting, what: what.to_string() }
 }
 
@@ -207,17 +225,31 @@ impl AgentOptions {
             Some(path) => read_yaml(path)?,
             None => File::default(),
         };
-        let gateway = arguments
-            .gateway
-            .clone()
-            .or(file.gateway)
-            .ok_or_else(|| wrong("gateway (--gateway)", "is missing: https://HOST:PORT"))?;
+        let way = GatewayFile {
+            gateway: file.gateway,
+            gateways: file.gateways,
+            proxy: file.proxy,
+            connect_timeout_seconds: file.connect_timeout_seconds,
+            keep_alive_seconds: file.keep_alive_seconds,
+        };
+        let gateways = gateways::routes(&arguments.gateways, way, Variables::read())?;
         let state_dir = arguments
             .state_dir
             .clone()
             .or(file.state_dir)
             .ok_or_else(|| wrong("stateDir (--state-dir)", "is missing: a directory that outlives restarts"))?;
-        let name = arguments.name.clone().or(file.name).unwrap_or_else(host_name);
+        let given = arguments.name.clone().or(file.name);
+        let joining = Joining {
+            join_token_file: arguments.join_token_file.clone().or(file.join_token_file),
+            service_account: ServiceAccount::wanted(
+                arguments.service_account_token_file.clone().or(file.service_account_token_file),
+                given.clone().unwrap_or_default(),
+                if arguments.fleet.is_empty() { &file.fleets } else { &arguments.fleet },
+            )?,
+            gateway_ca_file: arguments.gateway_ca_file.clone().or(file.gateway_ca_file),
+        };
+        joining.check()?;
+        let name = given.unwrap_or_else(host_name);
         if name.is_empty() || name.len() > 63 {
             return Err(wrong("name (--name)", "is not a name of 1 to 63 characters"));
         }
@@ -240,9 +272,9 @@ impl AgentOptions {
             return Err(wrong("spool.limitBytes (--spool-limit)", "is less than 1 MiB (1048576)"));
         }
         let uplink = UplinkOptions {
-            gateway,
+            gateways,
             name,
-            join_token_file: arguments.join_token_file.clone().or(file.join_token_file),
+            joining,
             seal_interval: Duration::from_millis(file.seal_interval_ms.unwrap_or(500)),
             status_interval: Duration::from_secs(file.status_interval_seconds.unwrap_or(15).max(1)),
             keep_unapproved,
@@ -289,7 +321,7 @@ fn host_name() -> String {
     label.trim_matches('-').to_owned()
 }
 
-fn read_secret(path: &Path) -> Result<String, SettingsError> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, SettingsError> {
     let text = fs::read_to_string(path).map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -461,10 +493,17 @@ mod tests {
         .unwrap();
         let arguments = |rest: &[&str]| Arguments::parse_from(["depin-agent"].iter().chain(rest).copied());
         let path = path.to_str().unwrap();
-        let options =
-            AgentOptions::resolve(&arguments(&["--config", path, "--gateway", "https://two:2", "--name", "n"]))
-                .unwrap();
-        assert_eq!(options.uplink.gateway, "https://two:2");
+        let options = AgentOptions::resolve(&arguments(&[
+            "--config",
+            path,
+            "--gateway",
+            "https://two:2,https://three:3",
+            "--name",
+            "n",
+        ]))
+        .unwrap();
+        let gateways: Vec<_> = options.uplink.gateways.iter().map(|route| route.address.as_str()).collect();
+        assert_eq!(gateways, ["https://two:2", "https://three:3"]);
         assert_eq!(options.store.policy, LimitPolicy::DropOldest);
         let broker = options.broker.unwrap();
         assert_eq!(

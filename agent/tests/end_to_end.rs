@@ -7,6 +7,7 @@ mod gateway;
 mod listened;
 mod secured;
 mod uplink;
+mod ways;
 
 use std::{
     collections::BTreeSet,

@@ -112,10 +112,16 @@ pub(crate) struct HeadingsFlag {
 /// Where the ledger is, and who asks.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LedgerFlags {
-    /// The ledger's address, https://host:port
+    /// The ledger's address, https://host:port; default: the operator is asked, by port-forward
     #[arg(long, global = true, env = "DEPIN_LEDGER", value_name = "URL")]
     pub(crate) ledger: Option<String>,
-    /// Client certificate (PEM) of a viewer; default: an administrator's, made with the CA in the cluster
+    /// Where the operator's query service was forwarded to, http://127.0.0.1:PORT; default: this program forwards it itself
+    #[arg(long, global = true, env = "DEPIN_QUERY", value_name = "URL", conflicts_with = "ledger")]
+    pub(crate) query: Option<String>,
+    /// ServiceAccount in whose name the operator is asked: of the namespace (-n), or of the operator's for all
+    #[arg(long, global = true, env = "DEPIN_VIEWER", value_name = "NAME", default_value = "depin-viewer")]
+    pub(crate) viewer: String,
+    /// Client certificate (PEM) of a viewer, for --ledger; default: an administrator's, made with the CA in the cluster
     #[arg(long, global = true, env = "DEPIN_LEDGER_CERT", value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
     /// Its key (PEM)
@@ -142,14 +148,18 @@ pub(crate) enum Command {
     Status,
     /// Looks for what would make a network fail, each finding with its remedy
     Check {
+        /// Looks at a cluster before the chart is installed
+        #[arg(long, conflicts_with_all = ["broker_config", "gateway"])]
+        pre: bool,
+        /// Looks again until nothing is wrong, for so long, like 5m; 0: once
+        #[arg(long, value_name = "DURATION", default_value = "0", value_parser = timeout, hide_default_value = true)]
+        wait: Timeout,
         /// A mosquitto.conf whose queue, in-flight and persistence settings are examined too
         #[arg(long, value_name = "FILE")]
         broker_config: Option<PathBuf>,
         /// Where agents connect, https://host:port: looked at too
         #[arg(long, env = "DEPIN_GATEWAY", value_name = "URL")]
         gateway: Option<String>,
-        #[command(flatten)]
-        headings: HeadingsFlag,
     },
     /// Devices and when they were last heard
     Devices {
@@ -244,9 +254,42 @@ pub(crate) enum Command {
     /// Join tokens
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Certificates with which tenants read the ledger
+    /// Those in whose name tenants read the ledger
     #[command(subcommand)]
     Viewer(ViewerCommand),
+    /// The network's certificate authorities: state, rotation, backup
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// What hangs below a program, fleet or agent, with Ready and reason; what is not ready first
+    Tree {
+        /// KIND/NAME, like program/NAME, fleet/NAME, agent/NAME; or NAME
+        target: String,
+    },
+    /// Events of our kinds in the namespace, oldest first
+    Events {
+        /// Only of this object (KIND/NAME or NAME) and all that hangs below it
+        #[arg(long = "for", value_name = "KIND/NAME")]
+        target: Option<String>,
+        #[command(flatten)]
+        headings: HeadingsFlag,
+    },
+    /// What operator, gateway or agents log
+    Logs(LogFlags),
+    /// Everything that somebody who helps needs to see, in one archive without secrets
+    Report {
+        /// A file that ends with .tar.gz, or a directory to be made; default: depin-report-TIME.tar.gz
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+        /// Lines of each container's log
+        #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(i64).range(0..))]
+        tail: i64,
+        /// Namespace of the agents that run in the cluster
+        #[arg(long, default_value = AGENTS_NAMESPACE, value_name = "NAME")]
+        agents_namespace: String,
+    },
+    /// Feature levels of the ledger: what the version before can still read
+    #[command(subcommand)]
+    Upgrade(UpgradeCommand),
     /// Fetches an epoch's export into a directory
     Export {
         /// namespace/name or name of the program
@@ -271,6 +314,14 @@ pub(crate) enum Command {
         /// The previous epoch's public export, or a file with its summary (JSON): what was carried in and each cumulative amount are checked too
         previous: Option<PathBuf>,
     },
+    /// How the ledger's backups go: where to, how old the newest is, how much is in none; exit status 4 where they fail or there are none
+    Backup {
+        #[command(subcommand)]
+        command: Option<BackupCommand>,
+    },
+    /// Takes out of a backup by hand what a gateway with --restore-if-empty does not: the authorities, or a copy of the ledger
+    #[command(subcommand)]
+    Restore(RestoreCommand),
     /// After a restored backup: shows which chains closing waits for, and with --yes lets epochs close without them
     Release {
         /// What is waited for will not come: release
@@ -322,14 +373,60 @@ impl Command {
             Self::Resume { .. } => "resume",
             Self::Token(_) => "token",
             Self::Viewer(_) => "viewer",
+            Self::Ca(_) => "ca",
             Self::Export { .. } => "export",
+            Self::Tree { .. } => "tree",
+            Self::Events { .. } => "events",
+            Self::Logs(_) => "logs",
+            Self::Report { .. } => "report",
+            Self::Upgrade(_) => "upgrade",
             Self::Recompute { .. } => "recompute",
+            Self::Backup { .. } => "backup",
+            Self::Restore(_) => "restore",
             Self::Release { .. } => "release",
             Self::Decode { .. } => "decode",
             Self::Verify { .. } => "verify",
             Self::Completion { .. } => "completion",
         }
     }
+}
+
+/// Default of the chart's `agent.namespace`.
+const AGENTS_NAMESPACE: &str = "depin-agents";
+
+/// Whose log, and how much of it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogFlags {
+    /// `operator`, `gateway`, `agents`, or the name of an EdgeAgent that runs in the cluster
+    pub(crate) source: String,
+    /// Goes on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what is newer, like 10m; 0: all
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = timeout, hide_default_value = true)]
+    pub(crate) since: Timeout,
+    /// Only the last lines of each Pod
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) tail: Option<i64>,
+    /// Begins each line with its Pod, even where there is one
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// Namespace of the agents that run in the cluster
+    #[arg(long, default_value = AGENTS_NAMESPACE, value_name = "NAME")]
+    pub(crate) agents_namespace: String,
+}
+
+/// Upgrades.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpgradeCommand {
+    /// Level in use and available, versions of gateway and agents
+    Status,
+    /// Lets the ledger use what the new version brings; afterwards the version before refuses it
+    Finalize {
+        /// No older version will come back: finalize
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What is suspended.
@@ -356,16 +453,129 @@ pub(crate) enum TokenCommand {
     },
 }
 
-/// Certificates of viewers.
+/// Certificate authorities, for whoever may read and write Secret depin-ca.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Which authorities are trusted, and which issues
+    Status,
+    /// Asks for a new authority: made known first, then issuing, while the one before stays trusted
+    Rotate {
+        /// PEM file of an authority's certificate, or an intermediate's with those above it, in place of one that the operator makes
+        #[arg(long, value_name = "FILE", requires = "private_key")]
+        certificate: Option<PathBuf>,
+        /// PEM file (PKCS#8) of its key
+        #[arg(long, value_name = "FILE", requires = "certificate")]
+        private_key: Option<PathBuf>,
+    },
+    /// Drops trust in those that issue no more, before time does
+    Retire {
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Writes the authorities into a file, keys included, readable by its owner only
+    Export {
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Encrypt it to this age public key (age1…); repeatable
+        #[arg(long = "recipient", value_name = "KEY", value_delimiter = ',')]
+        recipients: Vec<String>,
+    },
+    /// Puts exported authorities back, as after the loss of a cluster
+    Restore {
+        /// What `kubectl depin ca export` wrote
+        file: PathBuf,
+        /// File with the age identity that opens it, where it is encrypted
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// Replace another authority that is there
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What of backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Asks the gateway for one now
+    Now {
+        /// Until it is made
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Reads all of one from its place and compares digests, and opens it where --identity is given or nothing is encrypted
+    Verify {
+        #[command(flatten)]
+        store: depin_backup::StoreOptions,
+        /// File with the age identity that opens it
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// The newest that is not younger, like 2026-11-23T08:00:00Z; default: the newest
+        #[arg(long, value_name = "TIME", value_parser = depin_backup::moment)]
+        at: Option<depin_domain::time::Timestamp>,
+    },
+    /// All of them, newest first: as the gateway tells, or the store itself where its place is given
+    List {
+        #[command(flatten)]
+        store: depin_backup::StoreOptions,
+        #[command(flatten)]
+        headings: HeadingsFlag,
+    },
+}
+
+/// What is taken out of a backup by hand.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Puts the certificate authorities of a backup into Secret depin-ca; others that are there are only replaced with --yes
+    Authority {
+        #[command(flatten)]
+        store: depin_backup::StoreOptions,
+        /// File with the age identity that opens it
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+        /// From the newest backup that is not younger, like 2026-11-23T08:00:00Z; default: the newest
+        #[arg(long, value_name = "TIME", value_parser = depin_backup::moment)]
+        at: Option<depin_domain::time::Timestamp>,
+        /// Replace another authority that is there
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Makes a ledger of a backup in an empty directory of this machine, as `depin-gateway ledger restore` does; epochs close in it once every
+    /// known chain has reported, or after `kubectl depin release`
+    Ledger {
+        #[command(flatten)]
+        store: depin_backup::StoreOptions,
+        /// The directory
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// File with the age identity that opens an encrypted backup
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// The newest backup that is not younger, like 2026-11-23T08:00:00Z; default: the newest
+        #[arg(long, value_name = "TIME", value_parser = depin_backup::moment)]
+        at: Option<depin_domain::time::Timestamp>,
+    },
+}
+
+/// Viewers of the ledger.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ViewerCommand {
-    /// Makes key and certificate of a viewer of the namespace (-n), who needs no cluster: for --cert, --key and --ca
+    /// Makes a ServiceAccount (--viewer) in whose name people with a right to its token ask about the namespace (-n), or about all (-A); with --out
+    /// instead key and certificate for --cert, --key and --ca, for whoever has no cluster
     Create {
+        /// User who may ask in its name; repeatable. Others need create on serviceaccounts/token of it, and in the operator's namespace list on
+        /// pods, get and create on pods/portforward
+        #[arg(long = "for-user", value_name = "USER", conflicts_with = "out")]
+        users: Vec<String>,
+        /// Group whose members may; repeatable
+        #[arg(long = "for-group", value_name = "GROUP", conflicts_with = "out")]
+        groups: Vec<String>,
         /// Directory for viewer.crt, viewer.key and ca.crt
         #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// Days for which it is valid; it cannot be taken back before
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=366))]
+        out: Option<PathBuf>,
+        /// Days for which the certificate is valid; it cannot be taken back before
+        #[arg(long, requires = "out", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=366))]
         days: u16,
     },
 }

@@ -13,6 +13,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) namespace: String,
     all: bool,
+    named: Option<String>,
 }
 
 impl Cluster {
@@ -21,7 +22,7 @@ impl Cluster {
         adjust(&mut config, flags)?;
         let namespace = flags.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(unusable)?;
-        Ok(Self { client, namespace, all: flags.all_namespaces })
+        Ok(Self { client, namespace, all: flags.all_namespaces, named: flags.namespace.clone() })
     }
 
     /// Objects of the namespace.
@@ -30,6 +31,11 @@ impl Cluster {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The namespace that `-n` names, unless `-A` asks for all.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.named.as_deref().filter(|_| !self.all)
     }
 
     /// Objects of the namespace, or of all with `-A`.

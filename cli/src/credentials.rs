@@ -7,8 +7,10 @@ use depin_domain::time::{Timestamp, Window};
 use depin_identity::{
     CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates::certificates,
 };
+use depin_operator::certificates::{CA, authorities::Authorities, kept};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use rustls_pki_types::CertificateDer;
 
 use crate::{
     args::{Arguments, LedgerFlags},
@@ -49,9 +51,17 @@ fn from_files(flags: &LedgerFlags) -> Result<Credentials, Fault> {
 }
 
 async fn issued(arguments: &Arguments) -> Result<Credentials, Fault> {
-    let authority = authority(arguments).await?;
+    let authorities = authorities(arguments).await?;
+    // Of a gateway whose certificate somebody else keeps.
+    let more = match &arguments.ledger.ca {
+        None => Vec::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Fault::file(path, error))?;
+            certificates(&text).map_err(|error| Fault::file(path, error))?
+        }
+    };
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    issue(&authority, now).map_err(refused)
+    issue(&authorities, more, now).map_err(refused)
 }
 
 fn refused(why: impl std::fmt::Display) -> Fault {
@@ -61,28 +71,21 @@ fn refused(why: impl std::fmt::Display) -> Fault {
     )
 }
 
-/// The network's CA, for whoever may read it.
-pub(crate) async fn authority(arguments: &Arguments) -> Result<CertificateAuthority, Fault> {
+/// The network's authorities, for whoever may read them.
+pub(crate) async fn authorities(arguments: &Arguments) -> Result<Authorities, Fault> {
     let namespace = &arguments.cluster.operator_namespace;
     let cluster = Cluster::connect(&arguments.cluster).await.map_err(|fault| refused(fault.message))?;
     let secrets: Api<Secret> = Api::namespaced(cluster.client, namespace);
-    let secret = secrets.get("depin-ca").await.map_err(|error| refused(Fault::from(error).message))?;
-    let field = |name: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-        text.ok_or_else(|| refused(format!("Secret depin-ca has no {name}")))
-    };
-    CertificateAuthority::from_pem(&field("tls.crt")?, &field("tls.key")?).map_err(refused)
+    let secret = secrets.get(CA).await.map_err(|error| refused(Fault::from(error).message))?;
+    kept::read(&secret, Timestamp(jiff::Timestamp::now().as_millisecond())).map_err(refused)
 }
 
-fn issue(authority: &CertificateAuthority, now: Timestamp) -> Result<Credentials, String> {
+fn issue(authorities: &Authorities, more: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Credentials, String> {
     let validity = Window { start: now.plus(-HOUR_MS), end: now.plus(HOUR_MS) };
-    let (key, pem) = certify(authority, &PeerIdentity::Operator, validity)?;
+    let (key, pem) = certify(&authorities.issuing, &PeerIdentity::Operator, validity)?;
     let chain = certificates(&pem).map_err(|error| error.to_string())?;
-    Ok(Credentials {
-        identity: KeyAndChain { key, chain },
-        trust: Trust::Bundle(vec![authority.certificate().clone()]),
-    })
+    let trust = Trust::Bundle(authorities.trusted().into_iter().chain(more).collect());
+    Ok(Credentials { identity: KeyAndChain { key, chain }, trust })
 }
 
 /// A new key with its certificate in PEM.
@@ -107,7 +110,7 @@ mod tests {
         let now = Timestamp(1_800_000_000_000);
         let validity = Window { start: now.plus(-HOUR_MS), end: now.plus(1_000 * HOUR_MS) };
         let authority = CertificateAuthority::create(validity).unwrap();
-        let credentials = issue(&authority, now).unwrap();
+        let credentials = issue(&Authorities::of(authority), Vec::new(), now).unwrap();
         assert!(depin_identity::client_config(&credentials.trust, Some(&credentials.identity)).is_ok());
     }
 }

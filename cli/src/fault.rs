@@ -8,6 +8,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const NOT_FOUND: u8 = 3;
 /// What was examined is not right.
 pub(crate) const NOT_RIGHT: u8 = 4;
+/// Nobody is there in whose name the ledger could be asked.
+pub(crate) const NO_VIEWER: u8 = 5;
 
 /// A command's failure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,10 @@ impl Fault {
 
     pub(crate) fn not_found(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code: NOT_FOUND, ..Self::failed(message, remedy) }
+    }
+
+    pub(crate) fn no_viewer(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { code: NO_VIEWER, ..Self::failed(message, remedy) }
     }
 
     pub(crate) fn usage(message: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -59,10 +65,13 @@ impl From<tonic::Status> for Fault {
         let message = format!("ledger: {}", status.message());
         match status.code() {
             tonic::Code::NotFound => Self::not_found(message, "list what there is: kubectl depin epochs"),
-            tonic::Code::Unavailable => Self::failed(message, "check --ledger, and that the gateway runs"),
-            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
-                Self::failed(message, "use a certificate for a viewer or the operator (--cert, --key)")
+            tonic::Code::Unavailable => {
+                Self::failed(message, "check --ledger or --query, and that gateway and operator run")
             }
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => Self::failed(
+                message,
+                "ask as a viewer who may: --viewer, -n NAMESPACE or -A; with --ledger: --cert and --key",
+            ),
             tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => {
                 Self::failed(message, "give a longer --request-timeout, or check that the gateway answers")
             }

@@ -1,16 +1,17 @@
-//! The ledger as a viewer sees it.
+//! The ledger as a viewer sees it: through the operator with a token, or itself with a certificate.
 
 use depin_domain::{
-    ids::{DeviceId, PublicKey},
+    ids::{Algorithm, DeviceId, PublicKey},
     registry::{Change, Device, DeviceEntry, Record, Registry},
     rewards::{EpochSummary, Line, ProgramState},
     time::Timestamp,
 };
 use depin_identity::{ServerKey, client_config, connect_lazy};
 use depin_proto::v1::{
-    ClosingHold, EpochPage, FileChunk, GetInfoRequest, LedgerInfo, ListEpochsRequest, PresencePage, ProofRecord,
-    ReadEpochRequest, ReadExportRequest, ReadHoldRequest, ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest,
-    ReleaseHoldRequest, WriterToken, epoch_page, ledger_client::LedgerClient,
+    BackupStatus, ClosingHold, EpochPage, FileChunk, FinalizeRequest, GetInfoRequest, LedgerInfo, ListEpochsRequest,
+    PresencePage, ProofRecord, ReadBackupsRequest, ReadEpochRequest, ReadExportRequest, ReadHoldRequest,
+    ReadPresenceRequest, ReadProofsRequest, ReadRegistryRequest, ReleaseHoldRequest, RequestBackupRequest, WriterToken,
+    epoch_page, ledger_client::LedgerClient,
 };
 use tonic::transport::Channel;
 
@@ -18,6 +19,7 @@ use crate::{
     args::{Arguments, Timeout},
     credentials::{self, Credentials},
     fault::Fault,
+    query::{self, Session},
 };
 
 /// Largest message that is taken.
@@ -26,7 +28,9 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// A connection to the ledger.
 pub(crate) struct Ledger {
     client: LedgerClient<Channel>,
-    server: ServerKey,
+    /// Of the gateway on the other end; none where an operator is between.
+    server: Option<ServerKey>,
+    session: Option<Session>,
     timeout: Timeout,
 }
 
@@ -36,23 +40,41 @@ pub(crate) struct Computed {
 }
 
 impl Ledger {
-    /// Connects, if `--ledger` is set.
-    pub(crate) async fn connect(arguments: &Arguments) -> Result<Option<Self>, Fault> {
-        let Some(address) = &arguments.ledger.ledger else { return Ok(None) };
+    /// Connects: with a certificate to `--ledger` where it is given, else through the operator.
+    pub(crate) async fn connect(arguments: &Arguments) -> Result<Self, Fault> {
+        match &arguments.ledger.ledger {
+            Some(address) => Self::with_certificate(arguments, address).await,
+            None => {
+                let session = query::open(arguments).await?;
+                let client = LedgerClient::new(session.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+                let timeout = arguments.cluster.request_timeout;
+                Ok(Self { client, server: None, session: Some(session), timeout })
+            }
+        }
+    }
+
+    /// Connects for what is also worth showing without: nobody said where the ledger is, and no operator leads to it, then why.
+    pub(crate) async fn optional(arguments: &Arguments) -> Result<Result<Self, Fault>, Fault> {
+        let meant = arguments.ledger.ledger.is_some() || arguments.ledger.query.is_some();
+        let reached = match Self::connect(arguments).await {
+            Ok(ledger) => ledger.info().await.map(|_| ledger),
+            Err(fault) => Err(fault),
+        };
+        match reached {
+            Err(fault) if meant => Err(fault),
+            reached => Ok(reached),
+        }
+    }
+
+    async fn with_certificate(arguments: &Arguments, address: &str) -> Result<Self, Fault> {
         let Credentials { identity, trust } = credentials::find(arguments).await?;
         let config = client_config(&trust, Some(&identity))
             .map_err(|error| Fault::failed(error.to_string(), "check that --cert and --key belong together"))?;
         let (channel, server) = connect_lazy(address, config)
             .map_err(|error| Fault::failed(error.to_string(), "write --ledger as https://host:port"))?;
         let client = LedgerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Some(Self { client, server, timeout: arguments.cluster.request_timeout }))
-    }
-
-    /// Connects, or says how.
-    pub(crate) async fn required(arguments: &Arguments) -> Result<Self, Fault> {
-        Self::connect(arguments).await?.ok_or_else(|| {
-            Fault::failed("this command reads the ledger", "give --ledger https://host:port (or DEPIN_LEDGER)")
-        })
+        let timeout = arguments.cluster.request_timeout;
+        Ok(Self { client, server: Some(server), session: None, timeout })
     }
 
     fn ask<T>(&self, message: T) -> tonic::Request<T> {
@@ -60,28 +82,56 @@ impl Ledger {
         if let Some(limit) = self.timeout.0 {
             request.set_timeout(limit);
         }
+        if let Some(session) = &self.session {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", session.bearer.clone());
+            metadata.insert(query::VIEW, session.view.clone());
+        }
         request
     }
 
-    /// The gateway's key, which signs receipts.
-    pub(crate) fn server_key(&self) -> Option<PublicKey> {
-        self.server.borrow().clone()
+    /// The gateway's key, which signs receipts: as its certificate shows it, or as it told the operator.
+    pub(crate) async fn server_key(&self) -> Result<Option<PublicKey>, Fault> {
+        let info = match &self.server {
+            Some(server) if server.borrow().is_some() => return Ok(server.borrow().clone()),
+            _ => self.info().await?,
+        };
+        let algorithm = Algorithm::from_code(info.gateway_algorithm);
+        let told = algorithm.map(|algorithm| PublicKey { algorithm, bytes: info.gateway_key.to_vec() });
+        Ok(told.filter(|key| !key.bytes.is_empty()))
     }
 
     pub(crate) async fn info(&self) -> Result<LedgerInfo, Fault> {
         Ok(self.client.clone().get_info(self.ask(GetInfoRequest {})).await?.into_inner())
     }
 
+    /// How backups go; with `generations` also which there are.
+    pub(crate) async fn backups(&self, generations: bool) -> Result<BackupStatus, Fault> {
+        Ok(self.client.clone().read_backups(self.ask(ReadBackupsRequest { generations })).await?.into_inner())
+    }
+
+    /// Asks for a backup; with `wait` answers when it is made, however long that takes.
+    pub(crate) async fn back_up(&self, wait: bool) -> Result<BackupStatus, Fault> {
+        Ok(self.client.clone().request_backup(self.ask(RequestBackupRequest { wait })).await?.into_inner())
+    }
+
     /// What a restore's hold on closing waits for.
     pub(crate) async fn hold(&self) -> Result<ClosingHold, Fault> {
-        Ok(self.client.clone().read_hold(ReadHoldRequest::default()).await?.into_inner())
+        Ok(self.client.clone().read_hold(self.ask(ReadHoldRequest::default())).await?.into_inner())
     }
 
     /// Releases it, beside the operator that leads. Answers how many chains were still waited for.
     pub(crate) async fn release_hold(&self) -> Result<u64, Fault> {
         let info = self.info().await?;
         let writer = Some(WriterToken { incarnation: info.incarnation, token: info.writer_token });
-        Ok(self.client.clone().release_hold(ReleaseHoldRequest { writer }).await?.into_inner().awaited)
+        Ok(self.client.clone().release_hold(self.ask(ReleaseHoldRequest { writer })).await?.into_inner().awaited)
+    }
+
+    /// Raises the feature level to what the gateway knows, beside the operator that leads. Answers with it.
+    pub(crate) async fn finalize(&self) -> Result<u32, Fault> {
+        let info = self.info().await?;
+        let writer = Some(WriterToken { incarnation: info.incarnation, token: info.writer_token });
+        Ok(self.client.clone().finalize(self.ask(FinalizeRequest { writer })).await?.into_inner().feature_level)
     }
 
     /// The registry, as far as it may be seen: a viewer gets the records of its namespace, so they are counted anew.

@@ -1,6 +1,6 @@
 //! `kubectl depin`: what a person asks of a network, and what a person decides.
 //!
-//! Reading commands ask the ledger (`--ledger`) and the API server; deciding commands change custom resources, so that RBAC
+//! Reading commands ask the ledger (through the operator, or with `--ledger`) and the API server; deciding commands change custom resources, so that RBAC
 //! alone says who may. Offline commands (`recompute`, `verify`) need neither.
 //!
 //! Exit codes: 0 done; 1 something failed (unreachable, refused, unreadable); 2 wrong usage; 3 what was asked for does not
@@ -13,6 +13,7 @@ mod credentials;
 mod fault;
 mod ledger;
 mod output;
+mod query;
 
 use std::process::ExitCode;
 

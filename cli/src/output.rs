@@ -13,14 +13,25 @@ pub(crate) struct Report {
     pub(crate) text: String,
     /// False: what was examined is not right.
     pub(crate) right: bool,
+    /// True: everything was written already, as it came.
+    pub(crate) silent: bool,
 }
 
 impl Report {
     pub(crate) fn new(json: Value, text: impl Into<String>) -> Self {
-        Self { json, text: text.into(), right: true }
+        Self { json, text: text.into(), right: true, silent: false }
+    }
+
+    /// What it tells was written with [`line`].
+    pub(crate) fn silent(mut self) -> Self {
+        self.silent = true;
+        self
     }
 
     pub(crate) fn write(&self, output: Output) -> io::Result<()> {
+        if self.silent {
+            return Ok(());
+        }
         let mut out = io::stdout().lock();
         match output {
             Output::Json => {
@@ -30,6 +41,13 @@ impl Report {
             Output::Table => writeln!(out, "{}", self.text.trim_end()),
         }
     }
+}
+
+/// Writes a line now, for what comes without end.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// Rows under headings, as kubectl prints them: three blanks between columns.

@@ -86,6 +86,23 @@ pub struct Enrollment {
     #[schemars(length(min = 1, max = 2048), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = kube::core::ListMerge::Set)]
     pub serials: Option<Vec<String>>,
+    /// ServiceAccounts of this cluster whose Pods may bring agents into this fleet by their token; absent: agents join by join tokens alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["namespace".to_owned(), "name".to_owned()]))]
+    pub service_accounts: Option<Vec<ServiceAccountRef>>,
+}
+
+/// A ServiceAccount of any namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountRef {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// Who decides whether a new device is let in.

@@ -9,8 +9,10 @@ pub mod clock;
 pub mod keeping;
 pub mod limits;
 pub mod options;
+pub mod recovery;
 pub mod retention;
 pub mod server;
+pub mod store;
 
 mod configuration;
 mod enrollment;
@@ -24,10 +26,23 @@ mod record;
 mod tls_files;
 mod trouble;
 
-pub use backup::BackupOptions;
+pub use backup::{BackupControl, BackupOptions, Backups};
 pub use clock::Clock;
 pub use keeping::{LedgerOptions, run_ledger};
 pub use limits::Limits;
 pub use options::{Options, run};
+pub use recovery::RecoveryOptions;
 pub use retention::RetentionOptions;
 pub use server::{Gateway, Running};
+pub use store::PostgresqlOptions;
+
+/// All metrics of the program with a value for each label, so that a text of them names everything that there is: for the reference.
+#[must_use]
+pub fn described_metrics() -> prometheus_client::registry::Registry {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics::Metrics::register(&mut registry).describe();
+    trouble::gauge(&mut registry);
+    backup::Counted::register(&mut registry);
+    retention::Counted::register(&mut registry);
+    registry
+}

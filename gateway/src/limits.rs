@@ -1,7 +1,11 @@
 //! How much of everything the gateway takes.
 
+use std::time::Duration;
+
 use clap::Args;
 use depin_proto::v1;
+
+use depin_backup::duration;
 
 /// Limits on what comes from outside. Beyond each the sender is told; nothing is queued without bound.
 #[derive(Args, Clone, Debug)]
@@ -40,9 +44,25 @@ pub struct Limits {
     /// Streams of proofs of all agents
     #[arg(long, env = "DEPIN_STREAMS", default_value_t = 10_000, value_name = "N")]
     pub streams: usize,
-    /// Connections to each of the two ports
+    /// Connections with a certificate, to each of the two ports
     #[arg(long, env = "DEPIN_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
     pub connections: usize,
+    /// Connections of one agent; a newer one displaces the oldest
+    #[arg(long, env = "DEPIN_AGENT_CONNECTIONS", default_value_t = 16, value_name = "N")]
+    pub agent_connections: usize,
+    /// Connections without a certificate (to enroll), to each of the two ports; a newer one displaces the oldest
+    #[arg(long, env = "DEPIN_STRANGER_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
+    pub stranger_connections: usize,
+    /// TLS handshakes under way at each of the two ports; a newer one displaces the oldest
+    #[arg(long, env = "DEPIN_HANDSHAKES", default_value_t = 1_000, value_name = "N")]
+    pub handshakes: usize,
+    /// How old an agent's connection becomes, a tenth more or less: its streams then end in order, and the agent begins another, perhaps
+    /// with another gateway. A number with s, m, h or d; 0: any age
+    #[arg(long, env = "DEPIN_MAX_CONNECTION_AGE", default_value = "1h", value_name = "DURATION", value_parser = zero_or_duration)]
+    pub max_connection_age: Duration,
+    /// Between two pings on each connection, which find it dead and keep the tables of NATs warm; a dead one is noticed ten seconds later
+    #[arg(long, env = "DEPIN_KEEP_ALIVE", default_value = "20s", value_name = "DURATION", value_parser = duration)]
+    pub keep_alive: Duration,
     /// Enrollment requests a second of all strangers together, with a burst of ten seconds; as many renewals of all agents beside them
     #[arg(long, env = "DEPIN_ENROLLMENTS_PER_SECOND", default_value_t = 50, value_name = "N")]
     pub enrollments_per_second: u64,
@@ -69,11 +89,20 @@ impl Default for Limits {
             agent_streams: 4,
             streams: 10_000,
             connections: 20_000,
+            agent_connections: 16,
+            stranger_connections: 1_000,
+            handshakes: 1_000,
+            max_connection_age: Duration::from_secs(3_600),
+            keep_alive: Duration::from_secs(20),
             enrollments_per_second: 50,
             agent_sightings_per_minute: 600,
             max_clock_skew_ms: 60_000,
         }
     }
+}
+
+fn zero_or_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text).map_err(|error| format!("{error}; 0: any age")) }
 }
 
 impl Limits {
@@ -147,5 +176,7 @@ mod tests {
     fn flag_defaults_equal_the_type_s_defaults() {
         let parsed = Program::parse_from(["program"]).limits;
         assert_eq!(format!("{parsed:?}"), format!("{:?}", Limits::default()));
+        let any = Program::parse_from(["program", "--max-connection-age", "0"]).limits;
+        assert_eq!(any.max_connection_age, Duration::ZERO);
     }
 }

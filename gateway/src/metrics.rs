@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::listener::Ending;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -25,6 +27,11 @@ struct KindLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    reason: &'static str,
+}
+
 /// The gateway's counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -35,8 +42,16 @@ pub(crate) struct Metrics {
     pub(crate) streams: Gauge,
     /// Open configuration watches.
     pub(crate) watches: Gauge,
+    /// TLS handshakes under way, at both ports.
+    pub(crate) handshakes: Gauge,
+    /// Connections without a certificate, at both ports.
+    pub(crate) strangers: Gauge,
+    connections_ended: Family<EndLabels, Counter>,
+    streams_ended: Family<EndLabels, Counter>,
     inbox: Family<KindLabels, Counter>,
     batches: Histogram,
+    /// Exchanges with other gateways of who was heard that failed.
+    pub(crate) presence_failures: Counter,
     /// Refused proofs by reason code, as the ledger's service tells them too.
     refused: Mutex<BTreeMap<u16, u64>>,
 }
@@ -53,8 +68,13 @@ impl Metrics {
             receipt_latency: Histogram::new(latency),
             streams: Gauge::default(),
             watches: Gauge::default(),
+            handshakes: Gauge::default(),
+            strangers: Gauge::default(),
+            connections_ended: Family::default(),
+            streams_ended: Family::default(),
             inbox: Family::default(),
             batches: Histogram::new(sizes),
+            presence_failures: Counter::default(),
             refused: Mutex::default(),
         };
         registry.register("depin_proofs", "Proofs by outcome", metrics.proofs.clone());
@@ -66,9 +86,46 @@ impl Metrics {
         );
         registry.register("depin_proof_streams", "Open streams of proofs", metrics.streams.clone());
         registry.register("depin_configuration_watches", "Open configuration watches", metrics.watches.clone());
+        registry.register("depin_handshakes", "TLS handshakes under way", metrics.handshakes.clone());
+        registry.register("depin_stranger_connections", "Connections without a certificate", metrics.strangers.clone());
+        registry.register(
+            "depin_connections_ended",
+            "Connections that the gateway did not take or ended, by reason",
+            metrics.connections_ended.clone(),
+        );
+        registry.register(
+            "depin_proof_streams_ended",
+            "Streams of proofs that ended, by reason",
+            metrics.streams_ended.clone(),
+        );
         registry.register("depin_inbox_requests", "Requests for the ledger's inbox by result", metrics.inbox.clone());
+        registry.register(
+            "depin_presence_exchange_failures",
+            "Exchanges with other gateways of who was heard that failed",
+            metrics.presence_failures.clone(),
+        );
         registry.register("depin_signature_batch_size", "Signatures verified together", metrics.batches.clone());
         metrics
+    }
+
+    /// A value for each label, so that a text of all metrics names everything that there is: for the reference.
+    pub(crate) fn describe(&self) {
+        let result = ResultLabels { result: "", reason: "" };
+        drop(self.proofs.get_or_create(&result));
+        drop(self.readings.get_or_create(&result));
+        let end = EndLabels { reason: "" };
+        drop(self.connections_ended.get_or_create(&end));
+        drop(self.streams_ended.get_or_create(&end));
+        drop(self.inbox.get_or_create(&KindLabels { kind: "", result: "" }));
+    }
+
+    pub(crate) fn connection_ended(&self, ending: Ending) {
+        self.connections_ended.get_or_create(&EndLabels { reason: ending.name() }).inc();
+    }
+
+    /// A stream of proofs ended: `closed` by the agent, of `age`, because the gateway `stopped`, or with a `status`.
+    pub(crate) fn stream_ended(&self, reason: &'static str) {
+        self.streams_ended.get_or_create(&EndLabels { reason }).inc();
     }
 
     pub(crate) fn judged(&self, repeated: bool, latency: Duration) {

@@ -1,14 +1,17 @@
 //! Who calls: what TLS verified about the other side, and what it may do.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use depin_domain::{
     ids::{AgentId, KeyId},
     registry::{Holder, Registry},
     time::Timestamp,
 };
-use depin_identity::{CertificateInfo, PeerIdentity};
+use depin_identity::{CertificateInfo, PeerIdentity, SigningKey};
+use tokio::time::Instant;
 use tonic::{Request, Status};
+
+use crate::listener::Asked;
 
 /// The other side of a connection.
 #[derive(Clone, Debug)]
@@ -17,6 +20,12 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Its verified certificate, if it showed one.
     pub(crate) certificate: Option<Arc<CertificateInfo>>,
+    /// The key of the certificate that it was shown: it verifies receipts with it for as long as it stays, whatever came since.
+    pub(crate) shown: Arc<SigningKey>,
+    /// Whether it asked for anything on this connection.
+    pub(crate) asked: Asked,
+    /// When the connection is old enough that its streams end in order; none: never.
+    pub(crate) ends: Option<Instant>,
 }
 
 /// An agent that TLS vouches for.
@@ -27,8 +36,12 @@ pub(crate) struct AgentPeer {
     pub(crate) name: String,
     /// Of its certificate's key.
     pub(crate) key: KeyId,
+    /// With which its receipts are signed.
+    pub(crate) receipts: Arc<SigningKey>,
     /// When its certificate ends: long connections outlive it.
     expires: Timestamp,
+    /// When its connection is old enough.
+    ends: Option<Instant>,
 }
 
 /// A caller of the ledger's service.
@@ -41,7 +54,9 @@ pub(crate) enum Reader {
 }
 
 pub(crate) fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
-    request.extensions().get::<Peer>().ok_or_else(|| Status::internal("the connection has no peer"))
+    let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::internal("the connection has no peer"))?;
+    peer.asked.note();
+    Ok(peer)
 }
 
 fn certificate(peer: &Peer, now: Timestamp) -> Result<&CertificateInfo, Status> {
@@ -57,14 +72,17 @@ fn certificate(peer: &Peer, now: Timestamp) -> Result<&CertificateInfo, Status> 
 
 /// The agent that calls.
 pub(crate) fn agent<T>(request: &Request<T>, now: Timestamp) -> Result<AgentPeer, Status> {
-    let certificate = certificate(of(request)?, now)?;
+    let peer = of(request)?;
+    let certificate = certificate(peer, now)?;
     match &certificate.identity {
         PeerIdentity::Agent { namespace, name } => Ok(AgentPeer {
             id: AgentId::of(namespace, name),
             namespace: namespace.clone(),
             name: name.clone(),
             key: certificate.key.id(),
+            receipts: Arc::clone(&peer.shown),
             expires: certificate.validity.end,
+            ends: peer.ends,
         }),
         other => Err(Status::permission_denied(format!("{other} is no agent"))),
     }
@@ -80,6 +98,14 @@ pub(crate) fn reader<T>(request: &Request<T>, now: Timestamp) -> Result<Reader, 
 }
 
 impl AgentPeer {
+    /// Returns so long after the connection became old enough; never, if it may live on.
+    pub(crate) async fn aged(&self, after: Duration) {
+        match self.ends {
+            Some(ends) => tokio::time::sleep_until(ends + after).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether the agent may go on: its certificate lives, and neither its key was revoked nor is it another's.
     ///
     /// A key that the registry does not know at all is no reason to part: after a restore it may lack what it had.

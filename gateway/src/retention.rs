@@ -37,10 +37,29 @@ impl RetentionOptions {
 
 /// What is counted of retention.
 #[derive(Clone, Debug, Default)]
-struct Counted {
+pub(crate) struct Counted {
     front: Gauge,
     thinned: Counter,
     failures: Counter,
+}
+
+impl Counted {
+    /// Under their names in `metrics`.
+    pub(crate) fn register(metrics: &mut Registry) -> Self {
+        let counted = Self::default();
+        metrics.register(
+            "depin_retention_front",
+            "Position in the log before which only digests are kept, as of this run's newest compaction",
+            counted.front.clone(),
+        );
+        metrics.register(
+            "depin_retention_proofs",
+            "Proofs of which retention left only digests",
+            counted.thinned.clone(),
+        );
+        metrics.register("depin_retention_failures", "Compactions that failed", counted.failures.clone());
+        counted
+    }
 }
 
 /// The task that removes.
@@ -59,18 +78,7 @@ impl Retention {
         clock: &Clock,
         metrics: &mut Registry,
     ) -> Self {
-        let counted = Counted::default();
-        metrics.register(
-            "depin_retention_front",
-            "Position in the log before which only digests are kept, as of this run's newest compaction",
-            counted.front.clone(),
-        );
-        metrics.register(
-            "depin_retention_proofs",
-            "Proofs of which retention left only digests",
-            counted.thinned.clone(),
-        );
-        metrics.register("depin_retention_failures", "Compactions that failed", counted.failures.clone());
+        let counted = Counted::register(metrics);
         Self { ledger: Arc::clone(ledger), options, clock: clock.clone(), counted }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use depin_ledger::Ledger;
+use depin_ledger::{Board, GatewayId, Ledger};
 use depin_proto::v1::{
     configuration_server::ConfigurationServer, enrollment_server::EnrollmentServer, ledger_server::LedgerServer,
     proofs_server::ProofsServer,
@@ -13,21 +13,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
+    backup::Backups,
     clock::Clock,
     configuration::ConfigurationService,
     enrollment::EnrollmentService,
     limits::Limits,
-    listener,
+    listener::{self, Terms},
     metrics::Metrics,
-    presence::Presence,
+    presence::{self, Presence},
     proofs::{Parts, ProofsService, ReceiptSigner, Verifier},
     record::LedgerService,
-    tls_files::{self, Identity},
+    tls_files::{self, Directories, Identity},
 };
 
-/// Half-open connections are found by pings.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Half-open connections are found by pings that nobody answers for so long.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An agent's call must be whole and its answer begin within this time; streams go on.
+const CALL: Duration = Duration::from_secs(30);
+/// Who keeps an old connection after its streams ended is told to leave it.
+const AFTER_AGE: Duration = Duration::from_secs(10);
 /// gRPC streams of one connection.
 const CONNECTION_STREAMS: u32 = 64;
 /// Unread bytes of a stream, and of a connection.
@@ -45,8 +49,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Operator's and viewers' port.
     pub ledger_listen: SocketAddr,
-    /// Holds `tls.crt`, `tls.key`, `ca.crt`.
+    /// Holds `tls.crt`, `tls.key`, and `ca.crt` unless that lies in `ca_dir`.
     pub tls_dir: PathBuf,
+    /// Holds `ca.crt` and what else is told of the authorities, where somebody else than the operator keeps `tls_dir`.
+    pub ca_dir: Option<PathBuf>,
     /// How much it takes.
     pub limits: Limits,
 }
@@ -60,6 +66,9 @@ pub enum ServerError {
     /// The thread that verifies signatures cannot be started.
     #[error("start the thread that verifies signatures: {0}")]
     Verifier(io::Error),
+    /// The system gives no random bytes.
+    #[error("draw a name for this gateway: {0}")]
+    Random(getrandom::Error),
     /// A server ended with an error.
     #[error("serve: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -75,6 +84,8 @@ pub struct Gateway {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    board: Option<Board>,
+    backups: Backups,
 }
 
 /// A gateway that serves.
@@ -91,7 +102,22 @@ pub struct Running {
 impl Gateway {
     /// A gateway over this ledger; its metrics go to `registry`.
     pub fn new(settings: Settings, ledger: Arc<dyn Ledger>, clock: Clock, registry: &mut Registry) -> Self {
-        Self { settings, ledger, clock, metrics: Arc::new(Metrics::register(registry)) }
+        let metrics = Arc::new(Metrics::register(registry));
+        Self { settings, ledger, clock, metrics, board: None, backups: Backups::None }
+    }
+
+    /// It tells the other gateways of its ledger who was heard, and answers for them.
+    #[must_use]
+    pub fn sharing(mut self, board: Option<Board>) -> Self {
+        self.board = board;
+        self
+    }
+
+    /// Tells of backups, and takes requests for them.
+    #[must_use]
+    pub fn with_backups(mut self, backups: Backups) -> Self {
+        self.backups = backups;
+        self
     }
 
     /// Waits for the certificates, then serves until `stop`. None: stopped before the certificates came.
@@ -101,12 +127,14 @@ impl Gateway {
     pub async fn start(self, stop: CancellationToken) -> Result<Option<Running>, ServerError> {
         let agents = bind(self.settings.listen).await?;
         let ledger = bind(self.settings.ledger_listen).await?;
-        let Some(identity) = tls_files::load(self.settings.tls_dir.clone(), stop.clone()).await else {
+        let tls = self.settings.tls_dir.clone();
+        let ca = self.settings.ca_dir.clone().unwrap_or_else(|| tls.clone());
+        let Some(identity) = tls_files::load(Directories { tls, ca }, stop.clone()).await else {
             return Ok(None);
         };
         let addresses = (address(&agents, self.settings.listen)?, address(&ledger, self.settings.ledger_listen)?);
         let mut servers = JoinSet::new();
-        let presence = Arc::new(Presence::default());
+        let presence = self.presence(&stop)?;
         self.serve_agents(agents, &identity, &presence, &stop, &mut servers)?;
         self.serve_ledger(ledger, identity, presence, &stop, &mut servers);
         self.ledger.serve(true);
@@ -119,6 +147,16 @@ impl Gateway {
         });
         tracing::info!(agents = %addresses.0, ledger = %addresses.1, "the gateway serves");
         Ok(Some(Running { agents: addresses.0, ledger: addresses.1, servers, stop }))
+    }
+
+    fn presence(&self, stop: &CancellationToken) -> Result<Arc<Presence>, ServerError> {
+        let Some(board) = self.board.clone() else { return Ok(Arc::default()) };
+        let mut own = GatewayId::default();
+        getrandom::fill(&mut own).map_err(ServerError::Random)?;
+        let presence = Arc::new(Presence::shared());
+        let failures = self.metrics.presence_failures.clone();
+        tokio::spawn(presence::share(Arc::clone(&presence), board, own, failures, stop.clone()));
+        Ok(presence)
     }
 
     fn serve_agents(
@@ -137,7 +175,6 @@ impl Gateway {
             metrics: Arc::clone(&self.metrics),
             presence: Arc::clone(presence),
             verifier: Verifier::start(Arc::clone(&self.metrics)).map_err(ServerError::Verifier)?,
-            receipts: ReceiptSigner::new(identity.key.clone()),
             stop: stop.clone(),
         });
         let configuration = ConfigurationService {
@@ -148,21 +185,29 @@ impl Gateway {
             presence: Arc::clone(presence),
             stop: stop.clone(),
             sightings: Arc::default(),
+            trusted: identity.trusted.clone(),
         };
         let enrollment = EnrollmentService::new(
             Arc::clone(&self.ledger),
             self.clock.clone(),
             Arc::clone(&self.metrics),
             limits.enrollments_per_second,
+            identity.sealing.clone(),
         );
         let size = limits.max_message_bytes;
-        let router = server()
+        let mut server = server(&limits).timeout(CALL);
+        if let Some(oldest) = listener::oldest(limits.max_connection_age) {
+            server = server.max_connection_age(oldest + AFTER_AGE);
+        }
+        let router = server
             .add_service(
                 ProofsServer::new(proofs).max_decoding_message_size(size).max_encoding_message_size(usize::MAX),
             )
             .add_service(ConfigurationServer::new(configuration).max_encoding_message_size(usize::MAX))
             .add_service(EnrollmentServer::new(enrollment).max_decoding_message_size(64 << 10));
-        let incoming = listener::accept(listener, identity.agents.clone(), limits.connections, stop.clone());
+        let terms = Terms { connections: limits.agent_connections, max_age: limits.max_connection_age };
+        let metrics = Arc::clone(&self.metrics);
+        let incoming = listener::accept(listener, identity.agents.clone(), &limits, terms, metrics, stop.clone());
         servers.spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
         Ok(())
     }
@@ -182,13 +227,17 @@ impl Gateway {
             presence,
             receipts: ReceiptSigner::new(identity.key),
             stop: stop.clone(),
+            backups: self.backups.clone(),
         };
         let service = LedgerServer::new(service)
             .max_decoding_message_size(OPERATOR_MESSAGE)
             .max_encoding_message_size(usize::MAX);
-        let connections = self.settings.limits.connections;
-        let incoming = listener::accept(listener, identity.ledger, connections, stop.clone());
-        let router = server().add_service(service);
+        let limits = &self.settings.limits;
+        // One identity is many people here: viewers of a namespace.
+        let terms = Terms { connections: limits.connections, max_age: Duration::ZERO };
+        let metrics = Arc::clone(&self.metrics);
+        let incoming = listener::accept(listener, identity.ledger, limits, terms, metrics, stop.clone());
+        let router = server(limits).add_service(service);
         servers.spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
     }
 }
@@ -224,9 +273,9 @@ impl Running {
     }
 }
 
-fn server() -> Server {
+fn server(limits: &Limits) -> Server {
     Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_interval(Some(limits.keep_alive))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .max_concurrent_streams(CONNECTION_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)

@@ -52,6 +52,19 @@ pub enum CertificateError {
     /// A time cannot stand in a certificate.
     #[error("{0} ms cannot stand in a certificate")]
     BadTime(i64),
+    /// A certificate authority's key cannot be used.
+    #[error(
+        "the authority's key is no PKCS#8 PEM of an Ed25519, ECDSA P-256 or P-384, or RSA key; convert it with `openssl pkcs8 -topk8 -nocrypt`"
+    )]
+    UnusableAuthorityKey,
+    /// A certificate is no authority's.
+    #[error(
+        "the certificate may not sign others (basicConstraints CA:TRUE is missing); take an authority's, or an intermediate's"
+    )]
+    NoAuthority,
+    /// Certificate and key of an authority do not belong together.
+    #[error("certificate and key do not belong together; the first certificate must be the one of this key")]
+    OtherKey,
     /// A certificate authority's key or certificate.
     #[error("the certificate authority's key: {0}")]
     AuthorityKey(#[from] crate::keys::KeyError),
@@ -82,15 +95,10 @@ impl CertificateInfo {
         let uris: Vec<&str> =
             names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
         let [uri] = uris.as_slice() else { return Err(CertificateError::Names(uris.len())) };
-        let validity = certificate.validity();
         Ok(Self {
             identity: uri.parse()?,
             key: public_key(certificate.public_key())?,
-            validity: Window {
-                start: seconds(validity.not_before.timestamp()),
-                // A certificate is valid through its last second.
-                end: seconds(validity.not_after.timestamp()).plus(1000),
-            },
+            validity: validity(&certificate),
         })
     }
 
@@ -117,6 +125,22 @@ impl CertificateInfo {
     }
 }
 
+/// From when to when the certificates of a PEM text are valid, at least one of them: authorities overlap while one takes over from another.
+///
+/// # Errors
+/// Where one is malformed, or there is none.
+pub fn validity_of(pem: &str) -> Result<Window, CertificateError> {
+    let mut whole: Option<Window> = None;
+    for der in certificates(pem)? {
+        let validity = validity(&parse(&der)?);
+        whole = Some(whole.map_or(validity, |known| Window {
+            start: known.start.min(validity.start),
+            end: known.end.max(validity.end),
+        }));
+    }
+    whole.ok_or(CertificateError::Malformed("certificate", "PEM text"))
+}
+
 /// The public key of any certificate, whatever its names.
 ///
 /// # Errors
@@ -125,7 +149,30 @@ pub fn key_of(der: &[u8]) -> Result<PublicKey, CertificateError> {
     public_key(parse(der)?.public_key())
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+/// Whether the key of the certificate `issuer` signed the certificate `subject`; false where either is malformed.
+#[must_use]
+pub fn is_signed_by(subject: &[u8], issuer: &[u8]) -> bool {
+    let (Ok(subject), Ok(issuer)) = (parse(subject), parse(issuer)) else { return false };
+    subject.issuer() == issuer.subject() && subject.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+/// Whether both certificates name the same authority: one name, one key.
+#[must_use]
+pub fn is_same_authority(one: &[u8], other: &[u8]) -> bool {
+    let (Ok(one), Ok(other)) = (parse(one), parse(other)) else { return false };
+    one.subject() == other.subject() && one.public_key() == other.public_key()
+}
+
+pub(crate) fn validity(certificate: &X509Certificate<'_>) -> Window {
+    let validity = certificate.validity();
+    Window {
+        start: seconds(validity.not_before.timestamp()),
+        // A certificate is valid through its last second.
+        end: seconds(validity.not_after.timestamp()).plus(1000),
+    }
+}
+
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     if der.len() > MAX_DER {
         return Err(CertificateError::TooLarge("certificate"));
     }
@@ -213,9 +260,9 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Certifica
     if certificates.is_empty() { Err(malformed()) } else { Ok(certificates) }
 }
 
-/// PEM text (RFC 7468) of DER bytes.
+/// PEM text (RFC 7468) of DER bytes, under this label.
 #[must_use]
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in der.chunks(48) {

@@ -140,7 +140,8 @@ impl ServerCertVerifier for PinnedAuthority {
         WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+            // What the CA vouches for leads to it too: after a rotation the certificate is by its successor.
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

@@ -11,6 +11,7 @@ use depin_identity::{
     CertificateAuthority, CertificateInfo, CertificateRequest, ClientAuth, JoinToken, KeyAndChain, PeerIdentity,
     SigningKey, Trust, certificates::certificates, client_config, server_config,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -187,4 +188,84 @@ async fn strangers_are_turned_away_on_both_sides() {
     posing.chain.push(ca.certificate().clone());
     assert!(meet(&posing, &ca, ClientAuth::Optional, &bundle, None).await.is_err());
     assert!(meet(&posing, &ca, ClientAuth::Optional, &Trust::Pin(ca.hash()), None).await.is_err());
+}
+
+/// An authority of another kind of key, under a root, as a company has it: chain and key in PEM.
+fn company(algorithm: &'static rcgen::SignatureAlgorithm, is_ca: bool) -> (String, String, CertificateDer<'static>) {
+    let (root_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate_for(algorithm).unwrap());
+    let authority = |name: &str| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, "Example");
+        let name = rcgen::DnValue::PrintableString(name.try_into().unwrap());
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters
+    };
+    let root = authority("Company root").self_signed(&root_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority("Company root"), &root_key);
+    let mut own = authority("Edge");
+    if !is_ca {
+        own.is_ca = rcgen::IsCa::ExplicitNoCa;
+    }
+    let own = own.signed_by(&key, &issuer).unwrap();
+    (own.pem() + &root.pem(), key.serialize_pem(), root.der().clone())
+}
+
+#[tokio::test]
+async fn an_intermediate_that_somebody_brings_issues_and_chains_to_its_root() {
+    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        let (chain, key, root) = company(algorithm, true);
+        let ca = CertificateAuthority::from_pem(&chain, &key).unwrap();
+        assert_eq!(ca.chain_pem(), chain);
+        let mut gateway = issue(&ca, &PeerIdentity::Gateway, around_now());
+        gateway.chain.extend(certificates(&ca.above_pem()).unwrap());
+        let client = issue(&ca, &agent(), around_now());
+        // By its own certificate, by the company's root, and by the hash in a join token.
+        for trust in
+            [Trust::Bundle(vec![ca.certificate().clone()]), Trust::Bundle(vec![root.clone()]), Trust::Pin(ca.hash())]
+        {
+            assert_eq!(meet(&gateway, &ca, ClientAuth::Optional, &trust, Some(&client)).await, Ok(Some(agent())));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_an_authority_is_told_why() {
+    let told = |chain: &str, key: &str| CertificateAuthority::from_pem(chain, key).unwrap_err().to_string();
+    let (chain, key, _) = company(&rcgen::PKCS_ECDSA_P256_SHA256, true);
+    let (leaf, leaf_key, _) = company(&rcgen::PKCS_ECDSA_P256_SHA256, false);
+    assert!(told(&leaf, &leaf_key).contains("CA:TRUE"));
+    assert!(told(&chain, &leaf_key).contains("do not belong together"));
+    assert!(
+        told(&chain, "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n").contains("openssl pkcs8")
+    );
+    assert!(told("nothing", &key).contains("certificate"));
+    assert!(!told(&chain, &key.replacen(&key[30..40], "", 1)).contains(&key[40..60]), "no key in an error");
+}
+
+#[tokio::test]
+async fn the_word_of_an_authority_leads_from_it_to_what_its_successor_issued() {
+    let (old, next) =
+        (CertificateAuthority::create(around_now()).unwrap(), CertificateAuthority::create(around_now()).unwrap());
+    let bundle = Trust::Bundle(vec![old.certificate().clone()]);
+    let mut gateway = issue(&next, &PeerIdentity::Gateway, around_now());
+    let client = issue(&old, &agent(), around_now());
+    gateway.chain.push(old.certificate().clone());
+    for trust in [&bundle, &Trust::Pin(old.hash())] {
+        assert!(meet(&gateway, &old, ClientAuth::Optional, trust, Some(&client)).await.is_err());
+    }
+    gateway.chain.extend(certificates(&old.vouch(&next).unwrap()).unwrap());
+    for trust in [&bundle, &Trust::Pin(old.hash()), &Trust::Bundle(vec![next.certificate().clone()])] {
+        assert_eq!(meet(&gateway, &old, ClientAuth::Optional, trust, Some(&client)).await, Ok(Some(agent())));
+    }
+    // A company's authority vouches, and is vouched for, too.
+    let (chain, key, _) = company(&rcgen::PKCS_ECDSA_P256_SHA256, true);
+    let company = CertificateAuthority::from_pem(&chain, &key).unwrap();
+    for (one, other) in [(&old, &company), (&company, &next)] {
+        let mut gateway = issue(other, &PeerIdentity::Gateway, around_now());
+        gateway.chain.extend(certificates(&one.vouch(other).unwrap()).unwrap());
+        let trust = Trust::Bundle(vec![one.certificate().clone()]);
+        assert_eq!(meet(&gateway, other, ClientAuth::Optional, &trust, None).await, Ok(None));
+    }
 }

@@ -299,4 +299,8 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Ends a restore's hold on closing, by a person's word. Answers how many chains were still waited for.
     fn release_closing(&self, writer: v1::WriterToken) -> Answer<'_, u64>;
+
+    /// A person's word that no older version will come back: raises the feature level in use to what this version knows, see
+    /// [`FEATURE_LEVEL`](crate::FEATURE_LEVEL). Answers with it.
+    fn finalize(&self, writer: v1::WriterToken) -> Answer<'_, u32>;
 }

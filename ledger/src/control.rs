@@ -11,7 +11,7 @@ use depin_proto::v1::{self, inbox_entry};
 
 use crate::{
     api::{InboxRequest, Posted},
-    core::Core,
+    core::{Core, Journal},
     error::LedgerError,
     inbox::MAX_SIGHTINGS,
     record::{AnsweredRecord, Entry, PostedRecord, RegistryRecord, WriterRecord},
@@ -22,9 +22,13 @@ const MAX_CHANGE: usize = 1 << 20;
 /// Most changes of one write.
 const MAX_CHANGES: usize = 10_000;
 const MAX_CSR: usize = 16 << 10;
+/// Of a ServiceAccount's sealed token.
+const MAX_PASS: usize = 16 << 10;
+/// Fleets that one agent serves.
+const MAX_FLEETS: usize = 32;
 const MAX_TEXT: usize = 256;
 
-impl Core {
+impl<J: Journal> Core<J> {
     pub(crate) fn acquire_writer(&mut self, holder: String) -> Result<v1::WriterToken, LedgerError> {
         let token = self.state.writer_token + 1;
         self.put(Entry::Writer(WriterRecord { token, holder, at: self.now().0 }))?;
@@ -110,6 +114,7 @@ impl Core {
             InboxRequest::Enroll(request) => {
                 check_csr(&request.csr)?;
                 check_text("name", &request.name)?;
+                request.service_account.as_ref().map_or(Ok(()), check_pass)?;
                 (Some(enrollment(&request)), inbox_entry::Entry::Enroll(request))
             }
             InboxRequest::Renew { request, agent, key } => {
@@ -138,7 +143,7 @@ impl Core {
         let posted = PostedRecord { entry: Some(entry), request };
         self.state.inbox.admit(&posted, now)?;
         self.put(Entry::Posted(posted))?;
-        self.inbox_touched();
+        self.inbox_touched = true;
         Ok(Posted { id, response: None, recorded })
     }
 
@@ -166,19 +171,31 @@ impl Core {
             return Ok(());
         }
         self.put(Entry::Answered(AnsweredRecord { id: request.id, response: request.response, at: self.now().0 }))?;
-        self.inbox_touched();
-        Ok(())
-    }
-
-    fn inbox_touched(&mut self) {
         self.inbox_touched = true;
+        Ok(())
     }
 }
 
 /// What makes an enrollment the same request: its token, the name that it wishes for, and its CSR, which is the same for every request of a key.
 fn enrollment(request: &v1::EnrollRequest) -> Digest {
     let (token, name) = (Digest::of(&request.token), Digest::of(request.name.as_bytes()));
-    Digest::of(&[b"enroll", token.as_ref(), name.as_ref(), &request.csr[..]].concat())
+    let Some(pass) = &request.service_account else {
+        return Digest::of(&[b"enroll", token.as_ref(), name.as_ref(), &request.csr[..]].concat());
+    };
+    // Not the sealed token, which is other bytes each time it is sealed.
+    let fleets = Digest::of(pass.fleets.join("/").as_bytes());
+    let namespace = Digest::of(pass.namespace.as_bytes());
+    let parts = [b"pass", name.as_ref(), namespace.as_ref(), fleets.as_ref(), &request.csr[..]];
+    Digest::of(&parts.concat())
+}
+
+fn check_pass(pass: &v1::ServiceAccountPass) -> Result<(), LedgerError> {
+    let (sealed, fleets) = (pass.sealed_token.len(), pass.fleets.len());
+    if sealed > MAX_PASS || fleets > MAX_FLEETS {
+        let message = format!("{sealed} bytes and {fleets} fleets are more than {MAX_PASS} and {MAX_FLEETS}");
+        return Err(LedgerError::Invalid { field: "service_account", message });
+    }
+    pass.fleets.iter().chain([&pass.namespace]).try_for_each(|name| check_text("service_account", name))
 }
 
 fn check_csr(csr: &[u8]) -> Result<(), LedgerError> {

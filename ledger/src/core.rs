@@ -1,7 +1,10 @@
-//! The writer: log and memory together, owned by one thread. Each method appends and applies; nothing is durable before [`Core::commit`].
+//! What a ledger decides, whatever it is made of: each method looks at the state, appends to a [`Journal`] and applies what it appended.
+//!
+//! Nothing is durable before the journal's owner says so: the embedded ledger syncs its log, the PostgreSQL ledger commits.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Debug,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,117 +22,98 @@ use depin_domain::{
     registry::Holder,
     time::Timestamp,
 };
-use depin_log::{Log, LogError, OnDamage, Options, Storage, checkpoint};
+use depin_log::Storage;
 use depin_proto::{envelope, v1};
-use tokio::sync::watch;
 
 use crate::{
-    api::{Confirmation, Outcome, RegistrySnapshot, Submission},
-    backup,
-    checkpoints::Checkpointing,
+    api::{Confirmation, Outcome, Submission},
+    chains::{Chains, Links},
     error::LedgerError,
-    loading::{CHECKPOINT, load_state},
-    recall::Found,
-    record::{ConfirmationRecord, Entry, EvidenceRecord, IncarnationRecord, ProofRecord, TAG, TickRecord},
+    level::may_write,
+    record::{ConfirmationRecord, Entry, EvidenceRecord, IncarnationRecord, ProofRecord, TickRecord},
     settings::{Clock, Settings},
-    snapshot,
     state::{ParsedProof, State},
 };
 
 /// Ticks no closer than this beside other records.
 const TICK_MS: i64 = 1_000;
 
-/// Log and memory.
+/// A recorded proof, as far as repeating its outcome and walking its chain needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) sequence: u64,
+    pub(crate) digest: Digest,
+    pub(crate) links: Links,
+    pub(crate) outcome: Outcome,
+}
+
+/// Where records are appended, in order.
+pub(crate) trait Journal: Debug {
+    /// Appends a record, which need not be durable yet. Its position.
+    fn append(&mut self, entry: &Entry) -> Result<u64, LedgerError>;
+
+    /// The position behind the newest record.
+    fn end(&self) -> u64;
+
+    /// Makes sure that what was appended is not lost to what is frozen of it.
+    fn secure(&mut self) -> Result<(), LedgerError>;
+
+    /// The recorded proof of a chain's newest incarnation with this sequence; `None` where there is none or retention removed it.
+    fn find(&self, chains: &Chains, key: &KeyId, sequence: u64) -> Result<Option<Found>, LedgerError>;
+
+    /// Keeps a proof that was just appended at `position` for as long as it cannot be read back.
+    fn keep(&mut self, key: KeyId, position: u64, found: Found);
+
+    /// A record was appended that could not be applied: record and memory differ, and nothing more may be taken before both were read anew.
+    fn spoil(&mut self, why: String);
+}
+
+/// State and journal together.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct Core<J> {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
-    pub(crate) root: Arc<dyn Storage>,
+    /// Where frozen statistics and results go.
     pub(crate) files: Arc<dyn Storage>,
-    pub(crate) log: Log,
+    pub(crate) journal: J,
     pub(crate) state: State,
-    /// Proofs of this group that are not durable yet, by position: they cannot be read back from the log.
-    pub(crate) fresh: HashMap<u64, Found>,
     /// Chains that reported since a restore, with the head that their agent has: incarnation and sequence.
     pub(crate) reported: HashMap<KeyId, (u64, u64)>,
-    /// Where the newest checkpoint was begun, and one that is being written.
-    checkpointed: u64,
-    checkpointing: Option<Checkpointing>,
     /// Proofs can reach the ledger: only then time counts as grace.
     pub(crate) serving: Arc<AtomicBool>,
-    /// A span of open time has begun since the log was opened and serving began.
-    span_open: bool,
+    /// A span of open time has begun since the ledger was opened and serving began.
+    pub(crate) span_open: bool,
     /// When fleets that no program pays for are looked at again.
     pub(crate) unclaimed_due: i64,
     /// The inbox changed in this group.
     pub(crate) inbox_touched: bool,
-    /// Log and memory may differ: nothing is accepted until both were read anew.
-    pub(crate) broken: Option<String>,
-    /// Why nothing is taken, for those who watch.
-    pub(crate) trouble: watch::Sender<Option<String>>,
-    pub(crate) registry_changes: watch::Sender<Arc<RegistrySnapshot>>,
-    pub(crate) inbox_changes: watch::Sender<u64>,
 }
 
-pub(crate) fn log_options(settings: &Settings) -> Options {
-    Options {
-        tag: TAG,
-        segment_size: settings.segment_size,
-        max_record: settings.max_record,
-        on_damage: OnDamage::Refuse,
-    }
-}
-
-pub(crate) fn from_log(error: LogError) -> LedgerError {
-    match error {
-        LogError::Damaged(_) | LogError::Foreign { .. } | LogError::Removed { .. } => {
-            LedgerError::Damaged(error.to_string())
-        }
-        _ => LedgerError::Unavailable(error.to_string()),
-    }
-}
-
-impl Core {
-    pub(crate) fn open(root: Arc<dyn Storage>, settings: Settings, clock: Clock) -> Result<Self, LedgerError> {
-        let unavailable = |error: std::io::Error| LedgerError::Unavailable(error.to_string());
-        backup::check_whole(&*root)?;
-        let directory = root.directory("log").map_err(unavailable)?;
-        let files = root.directory("epochs").map_err(unavailable)?;
-        let (log, recovery) = Log::open(directory, log_options(&settings)).map_err(from_log)?;
-        if let Some(damage) = &recovery.cut_off {
-            tracing::info!(%damage, "cut off the end of a write that was never acknowledged");
-        }
-        let state = load_state(&*root, &log, true)?;
-        let checkpointed = state.applied;
-        let (registry_changes, _) = watch::channel(Arc::new(RegistrySnapshot::default()));
-        let (inbox_changes, _) = watch::channel(0);
-        let mut core = Self {
+impl<J: Journal> Core<J> {
+    pub(crate) fn new(
+        settings: Settings,
+        clock: Clock,
+        files: Arc<dyn Storage>,
+        journal: J,
+        state: State,
+        serving: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
             settings,
             clock,
-            root,
             files,
-            log,
+            journal,
             state,
-            fresh: HashMap::new(),
             reported: HashMap::new(),
-            checkpointed,
-            checkpointing: None,
-            serving: Arc::default(),
+            serving,
             span_open: false,
             unclaimed_due: i64::MIN,
             inbox_touched: false,
-            broken: None,
-            trouble: watch::Sender::new(None),
-            registry_changes,
-            inbox_changes,
-        };
-        core.begin()?;
-        core.commit()?;
-        Ok(core)
+        }
     }
 
-    /// The first records of a new or reopened log.
-    fn begin(&mut self) -> Result<(), LedgerError> {
+    /// The first records of a ledger that was made, opened or opened anew.
+    pub(crate) fn begin(&mut self) -> Result<(), LedgerError> {
         let at = self.now().0;
         if self.state.incarnation == 0 {
             self.put(Entry::Incarnation(IncarnationRecord { incarnation: 1, hold: false, at }))?;
@@ -147,7 +131,8 @@ impl Core {
 
     /// Appends a record and applies it.
     pub(crate) fn put(&mut self, entry: Entry) -> Result<u64, LedgerError> {
-        let position = self.log.append_with(entry.kind(), |buffer| entry.encode(buffer)).map_err(from_log)?;
+        may_write(entry.level(), self.state.level())?;
+        let position = self.journal.append(&entry)?;
         self.applied(position, |state| state.apply(position, entry))?;
         Ok(position)
     }
@@ -159,105 +144,66 @@ impl Core {
         apply: impl FnOnce(&mut State) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         let result = apply(&mut self.state);
-        self.state.applied = self.log.end();
+        self.state.applied = self.journal.end();
         if let Err(error) = &result {
             tracing::error!(position, %error, "a record could not be applied: giving up what is not durable");
-            self.broken = Some(error.to_string());
+            self.journal.spoil(error.to_string());
         }
         result
-    }
-
-    /// Makes everything durable; on a failure all that was not is given up, in memory too.
-    pub(crate) fn commit(&mut self) -> Result<(), LedgerError> {
-        let result = match &self.broken {
-            Some(why) => Err(LedgerError::Unavailable(why.clone())),
-            None => self.log.sync().map(|_| ()).map_err(from_log),
-        };
-        self.fresh.clear();
-        match result {
-            Ok(()) => {
-                self.publish();
-                self.checkpoint_if_due();
-                Ok(())
-            }
-            Err(error) => {
-                tracing::error!(%error, "the ledger cannot write: nothing is acknowledged until it can");
-                self.broken = Some(error.to_string());
-                Err(error)
-            }
-        }
-    }
-
-    /// After a failure: reads log and memory anew from what is durable. Stays broken where that fails.
-    pub(crate) fn recover(&mut self) -> Result<(), LedgerError> {
-        self.log.reopen().map_err(from_log)?;
-        self.state = load_state(&*self.root, &self.log, true)?;
-        self.fresh.clear();
-        self.broken = None;
-        let result = self.begin().and_then(|()| self.commit());
-        if let Err(error) = &result {
-            self.broken = Some(error.to_string());
-        }
-        result
-    }
-
-    /// Tells those who watch whether the ledger takes anything.
-    pub(crate) fn tell_trouble(&self) {
-        self.trouble.send_if_modified(|known| {
-            let changed = *known != self.broken;
-            if changed {
-                known.clone_from(&self.broken);
-            }
-            changed
-        });
-    }
-
-    fn publish(&mut self) {
-        if std::mem::take(&mut self.inbox_touched) {
-            self.inbox_changes.send_modify(|changes| *changes += 1);
-        }
-        let (incarnation, version) = (self.state.incarnation, self.state.registry.version());
-        self.registry_changes.send_if_modified(|known| {
-            let changed = (known.incarnation, known.registry.version()) != (incarnation, version);
-            if changed {
-                *known = Arc::new(RegistrySnapshot { incarnation, registry: self.state.registry.clone() });
-            }
-            changed
-        });
-    }
-
-    /// Begins a checkpoint beside the writer, unless one is being written.
-    fn checkpoint_if_due(&mut self) {
-        let due = self.log.end() >= self.checkpointed.saturating_add(self.settings.checkpoint_bytes);
-        if !due || self.checkpointing.as_ref().is_some_and(|earlier| !earlier.is_finished()) {
-            return;
-        }
-        self.checkpointed = self.log.end();
-        match Checkpointing::start(Arc::clone(&self.root), self.log.reader()) {
-            Ok(begun) => self.checkpointing = Some(begun),
-            Err(error) => tracing::warn!(%error, "the checkpoint could not be begun"),
-        }
-    }
-
-    /// Writes the state, which must be durable in the log: before the end, when nobody waits.
-    pub(crate) fn checkpoint(&mut self) -> Result<(), LedgerError> {
-        self.checkpointing = None;
-        checkpoint::write(&*self.root, CHECKPOINT, TAG, &snapshot::encode(&self.state)).map_err(from_log)?;
-        Ok(())
     }
 
     /// Records that proofs are taken now, if they are. `force`: even if that was recorded a moment ago.
     pub(crate) fn tick(&mut self, force: bool) -> Result<(), LedgerError> {
-        let at = self.now().0;
         let newest = self.state.open_time.newest().unwrap_or(i64::MIN);
-        let serving = self.serving.load(Ordering::Acquire);
-        let paused = at.saturating_sub(newest) > self.settings.max_pause_ms;
-        let opens = serving && (paused || !self.span_open);
-        if opens || (serving && at > newest && (force || at >= newest.saturating_add(TICK_MS))) {
+        let at = self.now().0;
+        if let Some(opens) = self.due_tick(newest, force) {
             self.put(Entry::Tick(TickRecord { at, opens }))?;
         }
-        self.span_open = serving;
+        self.span_open = self.serving.load(Ordering::Acquire);
         self.bound_unclaimed()
+    }
+
+    /// Whether [`Core::tick`] would do anything, where the newest tick was at `newest`.
+    pub(crate) fn tick_is_due(&self, newest: i64) -> bool {
+        let turned = self.span_open != self.serving.load(Ordering::Acquire);
+        turned || self.due_tick(newest, false).is_some() || self.now().0 >= self.unclaimed_due
+    }
+
+    /// Whether a tick is to be recorded, and whether it opens a span.
+    fn due_tick(&self, newest: i64, force: bool) -> Option<bool> {
+        let (at, serving) = (self.now().0, self.serving.load(Ordering::Acquire));
+        let paused = at.saturating_sub(newest) > self.settings.max_pause_ms;
+        let opens = serving && (paused || !self.span_open);
+        let goes_on = serving && at > newest && (force || at >= newest.saturating_add(TICK_MS));
+        (opens || goes_on).then_some(opens)
+    }
+
+    /// Counters and marks.
+    pub(crate) fn info(&self) -> v1::LedgerInfo {
+        let state = &self.state;
+        let rejected = state.counters.rejected.iter();
+        v1::LedgerInfo {
+            incarnation: state.incarnation,
+            registry_version: state.registry.version(),
+            writer_token: state.writer_token,
+            position: self.journal.end(),
+            now: self.now().0,
+            open_ms: state.open_time.total(),
+            proofs: state.counters.proofs,
+            readings_accepted: state.counters.accepted,
+            readings_rejected: rejected
+                .map(|(reason, count)| v1::DropCount { reason: u32::from(*reason), count: *count })
+                .collect(),
+            closing_held: state.held,
+            feature_level: state.level(),
+            feature_level_available: self.settings.feature_level,
+            ..v1::LedgerInfo::default()
+        }
+    }
+
+    /// What stands before this position lies in a backup, or none is configured.
+    pub(crate) fn archived_mark(&self) -> u64 {
+        if self.settings.backup_configured { self.state.archived } else { u64::MAX }
     }
 
     /// Refuses all but the newest writer token.
@@ -279,7 +225,7 @@ impl Core {
         let head = self.state.chains.head(&header.key);
         let passed =
             head.is_some_and(|head| head.incarnation == header.incarnation && header.sequence <= head.sequence);
-        let found = if passed { self.find(&header.key, header.sequence)? } else { None };
+        let found = if passed { self.journal.find(&self.state.chains, &header.key, header.sequence)? } else { None };
         let declared =
             submission.declared.map(|next_sequence| Declared { incarnation: header.incarnation, next_sequence });
         let known = Known { head, declared, judged: found.as_ref().map(|found| found.digest) };
@@ -367,7 +313,7 @@ impl Core {
             max_skew_ms: self.settings.max_skew_ms,
         };
         let entry = Entry::Proof(record);
-        let position = self.log.append_with(entry.kind(), |buffer| entry.encode(buffer)).map_err(from_log)?;
+        let position = self.journal.append(&entry)?;
         let parsed = ParsedProof { header: opened.header, digest: opened.digest, sections: opened.sections, verdict };
         let awaited = self.state.held && !self.is_complete(&parsed.header.key);
         self.applied(position, |state| state.enter(position, received_at.0, &parsed))?;
@@ -384,7 +330,8 @@ impl Core {
             repeated: false,
             archived: self.is_archived(position),
         };
-        self.fresh.insert(position, Found { sequence: header.sequence, digest, links, outcome: outcome.clone() });
+        let found = Found { sequence: header.sequence, digest, links, outcome: outcome.clone() };
+        self.journal.keep(header.key, position, found);
         Ok(outcome)
     }
 
@@ -426,6 +373,6 @@ impl Core {
     }
 }
 
-fn refused(reason: Reason, message: impl Into<String>) -> Outcome {
+pub(crate) fn refused(reason: Reason, message: impl Into<String>) -> Outcome {
     Outcome::Refused { reason, message: message.into() }
 }

@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use crate::{
     api::EpochRecord,
-    core::{Core, from_log},
+    core::{Core, Journal},
     error::LedgerError,
     files::{self, Kind, Writer},
     record::{ClosedRecord, Entry, FileRecord, ResultRecord},
@@ -95,7 +95,7 @@ pub(crate) fn statistics_pages(
     if statistics.is_empty() { Ok(()) } else { page(&v1::StatisticsPage { statistics }) }
 }
 
-impl Core {
+impl<J: Journal> Core<J> {
     pub(crate) fn close_epoch(&mut self, request: &v1::CloseEpochRequest) -> Result<v1::EpochClose, LedgerError> {
         self.check_writer(request.writer.as_ref())?;
         let window = Window { start: Timestamp(request.start), end: Timestamp(request.end) };
@@ -113,7 +113,7 @@ impl Core {
         self.tick(true)?;
         self.check_grace(request)?;
         // What was appended before counts and must not be lost to what is frozen of it.
-        self.log.sync().map_err(from_log)?;
+        self.journal.secure()?;
         let what = format!("token{}", self.state.writer_token);
         let mut frozen = vec![self.freeze(request, request.number, window, &mine, &what)?];
         for earlier in &request.matured {
@@ -125,7 +125,7 @@ impl Core {
             program: request.program.clone(),
             window: Some(v1::EpochWindow { number: request.number, start: request.start, end: request.end }),
             registry_version: self.state.registry.version(),
-            position: self.log.end(),
+            position: self.journal.end(),
             closed_at: self.now().0,
             matured: request.matured.clone(),
             writer_token: self.state.writer_token,
@@ -133,6 +133,13 @@ impl Core {
         self.put(Entry::Closed(ClosedRecord { close: Some(close.clone()), frozen, fleets: mine }))?;
         self.bound_lateness()?;
         Ok(close)
+    }
+
+    /// Whether a close would come so far as to freeze statistics, as of now.
+    pub(crate) fn would_freeze(&self, request: &v1::CloseEpochRequest) -> bool {
+        let closed = self.state.epoch(&request.program, request.number).is_some();
+        let due = self.now().0 >= request.end;
+        !closed && due && !self.state.held && self.check_writer(request.writer.as_ref()).is_ok()
     }
 
     /// The window overlaps no other closed epoch of the program, and what matures was closed before with that very window.

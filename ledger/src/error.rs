@@ -88,6 +88,26 @@ pub enum LedgerError {
     /// A restore into the directory was cut short: what is there is no ledger, however much of one it looks.
     #[error("a restore into this directory was cut short: run the same `ledger restore` again, it begins anew")]
     HalfRestored,
+    /// A newer version wrote it, and a person has finalized the upgrade: there is no way back to this one.
+    #[error(
+        "the ledger holds {0}: a newer version wrote it and its upgrade was finalized; run that version, or a newer one"
+    )]
+    Newer(String),
+    /// A newer record is not written before the upgrade is finalized.
+    #[error(
+        "this needs feature level {needs}, the ledger is at {level}: run kubectl depin upgrade finalize once no older version is to come back"
+    )]
+    NotFinalized {
+        /// What it needs.
+        needs: u32,
+        /// The level in use.
+        level: u32,
+    },
+    /// The ledger of this directory goes on in a database: two of them would drift apart.
+    #[error(
+        "this ledger was migrated to PostgreSQL and goes on there: start the gateway with --postgresql-url-file; to give that up, remove the file `migrated`"
+    )]
+    Migrated,
     /// Bytes on the disk are not what was written.
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(String),

@@ -10,12 +10,12 @@ use depin_proto::v1;
 
 use crate::{
     api::{Head, OpenChain},
-    core::Core,
+    core::{Core, Journal},
     error::LedgerError,
     record::{Entry, ReleasedRecord},
 };
 
-impl Core {
+impl<J: Journal> Core<J> {
     /// Where chains stand; after a restore this is their report.
     pub(crate) fn open_chains(&mut self, chains: &[OpenChain]) -> Result<Vec<Head>, LedgerError> {
         if self.state.held {

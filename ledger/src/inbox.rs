@@ -20,6 +20,8 @@ pub(crate) const DENIAL_MS: i64 = 60_000;
 pub(crate) const MAX_ENTRIES: usize = 10_000;
 /// Most entries of one agent, or under one join token.
 pub(crate) const MAX_PER_SENDER: usize = 100;
+/// Most entries of strangers who show a ServiceAccount's token, which nobody but the operator can judge, while they wait or are denied.
+pub(crate) const MAX_PASSES: usize = 2_000;
 /// Most sightings in one entry.
 pub(crate) const MAX_SIGHTINGS: usize = 1_000;
 
@@ -43,12 +45,28 @@ impl Waiting {
         self.posted.entry.as_ref().map_or(0, |entry| entry.received_at)
     }
 
+    /// When it was denied.
+    fn denied_at(&self) -> Option<i64> {
+        let answer = self.answer.as_ref()?;
+        let result = answer.response.as_ref().and_then(|response| response.result.as_ref());
+        matches!(result, Some(enroll_response::Result::Denied(_))).then_some(answer.at)
+    }
+
     /// Whether it was denied, and that is a while ago.
     fn may_be_asked_again(&self, now: Timestamp) -> bool {
-        self.answer.as_ref().is_some_and(|answer| {
-            let result = answer.response.as_ref().and_then(|response| response.result.as_ref());
-            matches!(result, Some(enroll_response::Result::Denied(_))) && answer.at + DENIAL_MS <= now.0
-        })
+        self.denied_at().is_some_and(|at| at + DENIAL_MS <= now.0)
+    }
+
+    /// A stranger with a ServiceAccount's token who was not let in.
+    fn is_unproven_pass(&self) -> bool {
+        let issued = self.answer.is_some() && self.denied_at().is_none();
+        !issued && self.posted.entry.as_ref().is_some_and(is_pass)
+    }
+
+    /// Whether it may be forgotten: after a day; a stranger's who was turned away after a minute, so that strangers fill nothing.
+    fn is_over(&self, now: i64) -> bool {
+        let turned_away = self.is_unproven_pass() && self.may_be_asked_again(Timestamp(now));
+        turned_away || self.received_at() + TTL_MS <= now
     }
 
     fn posted(&self) -> Posted {
@@ -58,6 +76,10 @@ impl Waiting {
             recorded: 0,
         }
     }
+}
+
+fn is_pass(entry: &v1::InboxEntry) -> bool {
+    matches!(&entry.entry, Some(inbox_entry::Entry::Enroll(request)) if request.service_account.is_some())
 }
 
 fn sender(entry: &v1::InboxEntry) -> Vec<u8> {
@@ -90,11 +112,20 @@ impl Inbox {
     pub(crate) fn admit(&self, posted: &PostedRecord, now: Timestamp) -> Result<(), LedgerError> {
         let replaced = |waiting: &Waiting| !posted.request.is_empty() && waiting.posted.request == posted.request;
         let alive = || {
-            let entries = self.entries.values().filter(|waiting| waiting.received_at() + TTL_MS > now.0);
+            let entries = self.entries.values().filter(|waiting| !waiting.is_over(now.0));
             entries.filter(|waiting| !replaced(waiting))
         };
         if alive().count() >= MAX_ENTRIES {
             return Err(LedgerError::InboxFull("in all"));
+        }
+        // Whoever comes without a join token is nobody in particular: all of them together have room, until they are let in.
+        if posted.entry.as_ref().is_some_and(is_pass) {
+            let unproven = alive().filter(|waiting| waiting.is_unproven_pass());
+            return if unproven.count() >= MAX_PASSES {
+                Err(LedgerError::InboxFull("of ServiceAccounts' tokens"))
+            } else {
+                Ok(())
+            };
         }
         let sender_of_new = posted.entry.as_ref().map(sender).unwrap_or_default();
         let mine = alive().filter_map(|waiting| waiting.posted.entry.as_ref());
@@ -125,16 +156,12 @@ impl Inbox {
         Some(())
     }
 
-    /// The fold's step: an entry was posted; what is a day older is forgotten, and what the same request got before.
+    /// The fold's step: an entry was posted; what is over is forgotten, and what the same request got before.
     pub(crate) fn post(&mut self, posted: PostedRecord) {
         let Some(entry) = &posted.entry else { return };
         let (id, now) = (entry.id, entry.received_at);
-        let expired: Vec<u64> = self
-            .entries
-            .iter()
-            .take_while(|(_, waiting)| waiting.received_at() + TTL_MS <= now)
-            .map(|(id, _)| *id)
-            .collect();
+        let expired: Vec<u64> =
+            self.entries.iter().filter(|(_, waiting)| waiting.is_over(now)).map(|(id, _)| *id).collect();
         for id in expired {
             if let Some(waiting) = self.entries.remove(&id)
                 && self.by_request.get(&waiting.posted.request[..]) == Some(&id)
@@ -157,6 +184,13 @@ impl Inbox {
             if waiting.posted.request.is_empty() {
                 self.entries.remove(&answer.id);
             } else {
+                if let Some(v1::InboxEntry { entry: Some(inbox_entry::Entry::Enroll(request)), .. }) =
+                    &mut waiting.posted.entry
+                    && let Some(pass) = &mut request.service_account
+                {
+                    // Nobody opens it any more.
+                    pass.sealed_token = bytes::Bytes::new();
+                }
                 waiting.answer = Some(answer);
             }
         }

@@ -13,7 +13,7 @@ use depin_domain::{
 };
 
 use crate::{
-    core::Core,
+    core::{Core, Journal},
     error::LedgerError,
     record::{BoundaryRecord, Entry, FleetBoundary},
     state::State,
@@ -151,7 +151,7 @@ impl State {
     }
 }
 
-impl Core {
+impl<J: Journal> Core<J> {
     /// Records the boundaries that rise by what programs have settled.
     pub(crate) fn bound_lateness(&mut self) -> Result<(), LedgerError> {
         let claims = claims(&self.state);

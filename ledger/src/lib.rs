@@ -3,12 +3,11 @@
 //! [`EmbeddedLedger`] keeps everything in one segmented log, the only durable write; heads, marks, statistics, registry and inbox are
 //! memory, rebuilt from a checkpoint and the log. Nothing is answered before it is durable, and the chain's head, the de-duplication and the
 //! append are one step of one thread.
+//!
+//! [`PostgresqlLedger`] keeps the same in a database, for any number of gateways. Both decide by the same core.
 
 pub mod api;
-mod backup;
 mod chains;
-mod checkpoints;
-mod compact;
 mod control;
 mod core;
 mod embedded;
@@ -19,24 +18,26 @@ mod files;
 mod hold;
 mod inbox;
 mod lateness;
-mod loading;
+mod level;
 mod open_time;
+mod postgresql;
+mod published;
 mod reading;
-mod recall;
 mod record;
 mod settings;
 mod snapshot;
 mod state;
 mod verify;
-mod writer;
 
 pub use api::{
     Answer, Confirmation, EpochRecord, Export, FileStream, Head, InboxRequest, Info, Ledger, OpenChain, Outcome,
     Posted, ProofFilter, ProofPage, RegistrySnapshot, StoredProof, Submission,
 };
-pub use backup::{BackupFile, BackupManifest, read_manifest, release, restore};
-pub use compact::Compaction;
-pub use embedded::EmbeddedLedger;
+pub use embedded::{
+    Compaction, EmbeddedLedger, LedgerFile, Restoration, Restored, Snapshot, is_empty, release, verify,
+};
 pub use error::LedgerError;
+pub use level::FEATURE_LEVEL;
+pub use postgresql::{Board, CheckSignatures, GatewayId, Heard, Migration, Note, PostgresqlLedger, Server, migrate};
 pub use settings::{Clock, Settings};
-pub use verify::{CheckSignature, Equivocation, Verification, verify};
+pub use verify::{CheckSignature, Equivocation, Verification};

@@ -1,18 +1,16 @@
-//! Recorded proofs read back from the log, without the writer.
+//! Recorded proofs read back, without the writer.
 
 use bytes::Bytes;
 use depin_domain::{
     proofs::{Reading, Section, Verdict},
     time::{Timestamp, Window},
 };
-use depin_log::LogReader;
 use depin_proto::{convert, envelope};
 
 use crate::{
     api::{ProofFilter, ProofPage, StoredProof},
-    core::from_log,
     error::LedgerError,
-    record::{Entry, ProofRecord},
+    record::{Entry, ProofRecord, Records},
 };
 
 const PAGE: usize = 100;
@@ -20,35 +18,32 @@ const MAX_PAGE: usize = 10_000;
 /// A page is cut at so many bytes, whatever its limit.
 const PAGE_BYTES: usize = 32 << 20;
 
-/// Proofs that fit the filter, in log order, from at most about `scan_bytes` of the log; those before `archived` lie in a backup.
+/// Proofs that fit the filter, in log order, from at most about `scan_bytes` of records; those before `archived` lie in a backup.
 pub(crate) fn proofs(
-    reader: &LogReader,
+    records: &dyn Records,
     filter: &ProofFilter,
     scan_bytes: u64,
     archived: u64,
 ) -> Result<ProofPage, LedgerError> {
     let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(MAX_PAGE) };
     let (mut page, mut bytes) = (ProofPage::default(), 0);
-    let front = reader.front();
+    let front = records.front();
     // `after` may lie before the front, or be a mark of another ledger: then reading begins at the front.
     let from = if filter.after < front { front } else { filter.after };
-    let mut cursor = reader.read_from(from).map_err(from_log)?;
-    while let Some(record) = cursor.next_record().map_err(from_log)? {
-        let (position, next, kind) = (record.position, record.next, record.kind);
+    records.read(from, &mut |position, read, entry| {
         if position <= filter.after {
-            continue;
+            return Ok(true);
         }
-        if let Entry::Proof(record) = Entry::decode(kind, Bytes::copy_from_slice(record.payload), position)?
+        if let Entry::Proof(record) = entry
             && let Some(proof) = stored(record, position, filter, position < archived)?
         {
             bytes += proof.proof.sections.iter().map(Bytes::len).sum::<usize>();
             page.proofs.push(proof);
         }
-        if page.proofs.len() >= limit || bytes >= PAGE_BYTES || next.saturating_sub(from) >= scan_bytes {
-            page.next = Some(position);
-            break;
-        }
-    }
+        let full = page.proofs.len() >= limit || bytes >= PAGE_BYTES || read >= scan_bytes;
+        page.next = full.then_some(position);
+        Ok(!full)
+    })?;
     Ok(page)
 }
 

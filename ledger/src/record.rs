@@ -3,6 +3,8 @@
 //! Numbers of kinds and fields are never reused. A reader that meets a kind it does not know refuses the ledger: it
 //! would otherwise tell a state that is not the recorded one.
 
+use std::fmt;
+
 use bytes::Bytes;
 use depin_proto::v1;
 
@@ -10,6 +12,18 @@ use crate::error::LedgerError;
 
 /// Tag of the ledger's log files: `LDGR`.
 pub(crate) const TAG: u32 = 0x5247_444C;
+
+/// What is done with a record: its position, how many bytes were read up to its end, itself. `false`: no more.
+pub(crate) type Each<'a> = dyn FnMut(u64, u64, Entry) -> Result<bool, LedgerError> + 'a;
+
+/// The durable records in order.
+pub(crate) trait Records: fmt::Debug + Send + Sync {
+    /// Where what is kept begins.
+    fn front(&self) -> u64;
+
+    /// Reads on from a record's position, or from the front. Blocks.
+    fn read(&self, from: u64, each: &mut Each<'_>) -> Result<(), LedgerError>;
+}
 
 /// A judged proof.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -219,6 +233,15 @@ pub(crate) struct FleetBoundary {
     pub(crate) before: i64,
 }
 
+/// A person has said that no version before this level will open the ledger again. Written in one form for ever: every later version reads it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct LevelRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) level: u32,
+    #[prost(int64, tag = "2")]
+    pub(crate) at: i64,
+}
+
 /// What a proof leaves behind when retention removed its sections.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ThinProof {
@@ -243,7 +266,7 @@ pub(crate) struct ThinProof {
 }
 
 macro_rules! records {
-    ($($code:literal $name:ident $message:ty;)*) => {
+    ($($code:literal $level:literal $name:ident $message:ty;)*) => {
         /// A record of the log.
         #[derive(Clone, Debug, PartialEq)]
         pub(crate) enum Entry {
@@ -254,6 +277,11 @@ macro_rules! records {
             /// The kind under which the log keeps it.
             pub(crate) fn kind(&self) -> u8 {
                 match self { $(Self::$name(_) => $code,)* }
+            }
+
+            /// The feature level from which on it may be written, see `level`.
+            pub(crate) fn level(&self) -> u32 {
+                match self { $(Self::$name(_) => $level,)* }
             }
 
             /// Appends its bytes.
@@ -268,26 +296,28 @@ macro_rules! records {
                 let damaged = |error: prost::DecodeError| LedgerError::Damaged(format!("record at {position}: {error}"));
                 match kind {
                     $($code => <$message as prost::Message>::decode(payload).map(Self::$name).map_err(damaged),)*
-                    _ => Err(LedgerError::Damaged(format!("record at {position} is of kind {kind}, written by a newer version"))),
+                    _ => Err(LedgerError::Newer(format!("a record of kind {kind} at position {position}"))),
                 }
             }
         }
     };
 }
 
+// Kind, feature level from which on it may be written, name, message.
 records! {
-    1 Proof ProofRecord;
-    2 Registry RegistryRecord;
-    3 Writer WriterRecord;
-    4 Confirmation ConfirmationRecord;
-    5 Posted PostedRecord;
-    6 Answered AnsweredRecord;
-    7 Closed ClosedRecord;
-    8 Result ResultRecord;
-    9 Incarnation IncarnationRecord;
-    10 Tick TickRecord;
-    11 Backup BackupRecord;
-    12 Released ReleasedRecord;
-    13 Evidence EvidenceRecord;
-    14 Boundary BoundaryRecord;
+    1 1 Proof ProofRecord;
+    2 1 Registry RegistryRecord;
+    3 1 Writer WriterRecord;
+    4 1 Confirmation ConfirmationRecord;
+    5 1 Posted PostedRecord;
+    6 1 Answered AnsweredRecord;
+    7 1 Closed ClosedRecord;
+    8 1 Result ResultRecord;
+    9 1 Incarnation IncarnationRecord;
+    10 1 Tick TickRecord;
+    11 1 Backup BackupRecord;
+    12 1 Released ReleasedRecord;
+    13 1 Evidence EvidenceRecord;
+    14 1 Boundary BoundaryRecord;
+    15 1 Level LevelRecord;
 }

@@ -8,6 +8,8 @@ use std::{
 
 use depin_domain::time::Timestamp;
 
+use crate::level::FEATURE_LEVEL;
+
 /// How an embedded ledger is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -29,6 +31,8 @@ pub struct Settings {
     pub queue: usize,
     /// Idle time after which it is recorded that the ledger still takes proofs.
     pub idle_tick_ms: u64,
+    /// Highest feature level that may be finalized, and be found in a ledger that is opened.
+    pub feature_level: u32,
     /// A longer time between two such records is none in which proofs were taken: the machine slept, the disk hung, or the clock was set.
     pub max_pause_ms: i64,
 }
@@ -45,6 +49,7 @@ impl Default for Settings {
             scan_bytes: 64 << 20,
             queue: 4_096,
             idle_tick_ms: 5_000,
+            feature_level: FEATURE_LEVEL,
             max_pause_ms: 15_000,
         }
     }

@@ -71,6 +71,8 @@ struct Marks {
     late_boundaries: BTreeMap<String, i64>,
     #[prost(int64, optional, tag = "15")]
     created: Option<i64>,
+    #[prost(uint32, tag = "16")]
+    finalized: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -241,6 +243,7 @@ fn marks(state: &State) -> Marks {
         last_inbox_id: state.inbox.last_id,
         late_boundaries: state.late_boundaries.iter().map(|(fleet, at)| (fleet.clone(), at.0)).collect(),
         created: state.created,
+        finalized: state.finalized,
     }
 }
 
@@ -268,6 +271,35 @@ fn device_entry(device: &DeviceId, statistics: &DeviceStatistics) -> DeviceEntry
         })
     });
     DeviceEntry { device: id(device), metrics: metrics.collect() }
+}
+
+/// The marks of a device, without its grains.
+pub(crate) fn encode_marks(statistics: &DeviceStatistics) -> Vec<u8> {
+    let metrics = statistics.assignments.iter().flat_map(|assignment| {
+        assignment.metrics.iter().map(|metric| MetricEntry {
+            assignment: assignment.number,
+            metric: metric.metric.to_string(),
+            mark_at: metric.mark.at.0,
+            mark_value: metric.mark.value,
+            grains: Vec::new(),
+        })
+    });
+    DeviceEntry { device: Bytes::new(), metrics: metrics.collect() }.encode_to_vec()
+}
+
+/// Reads marks back; grains are to be added.
+pub(crate) fn decode_marks(bytes: &[u8]) -> Option<DeviceStatistics> {
+    statistics(DeviceEntry::decode(bytes).ok()?.metrics)
+}
+
+/// One grain alone.
+pub(crate) fn encode_grain(grain: &GrainStatistic) -> Vec<u8> {
+    grain_entry(grain).encode_to_vec()
+}
+
+/// Reads a grain back.
+pub(crate) fn decode_grain(bytes: &[u8]) -> Option<GrainStatistic> {
+    grain(GrainEntry::decode(bytes).ok()?)
 }
 
 fn grain_entry(grain: &GrainStatistic) -> GrainEntry {
@@ -374,6 +406,7 @@ fn set_marks(state: &mut State, marks: Marks) -> Option<()> {
     }
     state.archived = marks.archived;
     state.held = marks.held;
+    state.finalized = marks.finalized;
     state.inbox.last_id = marks.last_inbox_id;
     state.late_boundaries = marks.late_boundaries.into_iter().map(|(fleet, at)| (fleet, Timestamp(at))).collect();
     state.created = marks.created;

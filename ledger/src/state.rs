@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) archived: u64,
     /// After a restore: closing is held.
     pub(crate) held: bool,
+    /// Highest feature level that was finalized; 0: none was.
+    pub(crate) finalized: u32,
 }
 
 fn damaged(position: u64, what: impl std::fmt::Display) -> LedgerError {
@@ -137,6 +139,7 @@ impl State {
             Entry::Tick(record) => self.open_time.tick(Timestamp(record.at), record.opens),
             Entry::Backup(record) => self.backup(position, &record),
             Entry::Released(_) => self.held = false,
+            Entry::Level(record) => self.finalized = self.finalized.max(record.level),
             Entry::Boundary(record) => self.settle(record),
             Entry::Evidence(record) => {
                 let header = record.proof.as_ref().map(|proof| envelope::decode_header(&proof.header));

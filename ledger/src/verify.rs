@@ -1,11 +1,10 @@
 //! A full scan of the record: does everything still say what it said when it was written?
 //!
 //! Checked: every checksum, every body root and chain link, every verdict against the rules, statistics and frozen files against a replay
-//! from nothing, digests of all files, and the newest checkpoint against the replay's end. Signatures where the caller can verify them.
+//! from nothing, digests of all files, and what the ledger keeps beside its records against the replay's end. Signatures where the caller can verify them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use depin_domain::{
     ids::{AgentId, Digest, PublicKey},
     proofs::{
@@ -14,21 +13,16 @@ use depin_domain::{
     },
     time::{Timestamp, Window},
 };
-use depin_log::{Log, Storage};
+use depin_log::Storage;
 use depin_proto::{envelope, v1};
 use prost::Message as _;
 
 use crate::{
-    backup,
-    core::{from_log, log_options},
     epochs,
     error::LedgerError,
     files::{self, Kind},
     lateness,
-    loading::{load_base, load_state},
-    record::{BoundaryRecord, ClosedRecord, Entry, EvidenceRecord, FileRecord, FleetBoundary, ProofRecord},
-    settings::Settings,
-    snapshot,
+    record::{BoundaryRecord, ClosedRecord, Entry, EvidenceRecord, FileRecord, FleetBoundary, ProofRecord, Records},
     state::{ParsedProof, State},
 };
 
@@ -76,26 +70,17 @@ const MAX_FINDINGS: usize = 1_000;
 /// Verifies a proof's signature by its signer's key.
 pub type CheckSignature<'a> = dyn FnMut(&v1::SignedProof, &PublicKey) -> bool + 'a;
 
-/// Scans the ledger in `storage`, which no other process may have open. Damage of the log itself ends the scan with an error.
-pub fn verify(
-    storage: Arc<dyn Storage>,
-    settings: &Settings,
+/// Replays the records on `base`, what came before them. Damage of the records themselves ends the scan with an error.
+pub(crate) fn scan(
+    records: &dyn Records,
+    files: Arc<dyn Storage>,
+    base: State,
     mut check_signature: Option<&mut CheckSignature<'_>>,
-) -> Result<Verification, LedgerError> {
-    let unavailable = |error: std::io::Error| LedgerError::Unavailable(error.to_string());
-    backup::check_whole(&*storage)?;
-    let (log, recovery) =
-        Log::open(storage.directory("log").map_err(unavailable)?, log_options(settings)).map_err(from_log)?;
-    let files = storage.directory("epochs").map_err(unavailable)?;
-    let mut scan = Scan {
-        state: load_base(&*storage, log.front())?,
-        files,
-        found: Verification { front: recovery.front, end: recovery.end, ..Verification::default() },
-    };
-    let mut cursor = log.read_from(scan.state.applied.max(log.front())).map_err(from_log)?;
-    while let Some(record) = cursor.next_record().map_err(from_log)? {
-        let (position, next) = (record.position, record.next);
-        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?;
+) -> Result<Scan, LedgerError> {
+    let from = base.applied.max(records.front());
+    let mut scan =
+        Scan { state: base, files, found: Verification { front: records.front(), ..Verification::default() } };
+    records.read(from, &mut |position, _, entry| {
         scan.found.records += 1;
         match &entry {
             Entry::Proof(proof) => scan.proof(position, proof, &mut check_signature)?,
@@ -110,28 +95,21 @@ pub fn verify(
             _ => {}
         }
         scan.state.apply(position, entry)?;
-        scan.state.applied = next;
-    }
-    scan.state.applied = log.end();
-    match load_state(&*storage, &log, true) {
-        Ok(state) if snapshot::encode(&state) != snapshot::encode(&scan.state) => {
-            scan.finding("the checkpoint and the log behind it give another state than the whole log".into());
-        }
-        Ok(_) => {}
-        Err(error) => scan.finding(error.to_string()),
-    }
-    log.close().map_err(from_log)?;
-    Ok(scan.found)
+        Ok(true)
+    })?;
+    Ok(scan)
 }
 
-struct Scan {
-    state: State,
+/// What records were made of, and what was found.
+pub(crate) struct Scan {
+    /// What they come to.
+    pub(crate) state: State,
     files: Arc<dyn Storage>,
-    found: Verification,
+    pub(crate) found: Verification,
 }
 
 impl Scan {
-    fn finding(&mut self, what: String) {
+    pub(crate) fn finding(&mut self, what: String) {
         if self.found.findings.len() < MAX_FINDINGS {
             self.found.findings.push(what);
         }

@@ -1,23 +1,44 @@
-//! What a gateway and an operator see of the embedded ledger.
+//! What a gateway and an operator see of a ledger, whatever it is made of.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod network;
 
-use std::sync::Arc;
-
 use depin_domain::proofs::Reason;
-use depin_ledger::{
-    Confirmation, EmbeddedLedger, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter,
-};
-use depin_log::{DiskStorage, simulated::SimulatedStorage};
+use depin_ledger::{Confirmation, EpochRecord, InboxRequest, Ledger, LedgerError, OpenChain, Outcome, ProofFilter};
+use depin_log::simulated::SimulatedStorage;
 use depin_proto::v1;
 use network::*;
 
-#[test]
-fn a_proof_is_judged_once_and_repeated_ever_after() {
+crate::in_places! {
+    embedded: super::network::InMemory;
+    postgresql: super::network::InDatabase;
+    => {
+        a_proof_is_judged_once_and_repeated_ever_after
+        chains_defer_gaps_refuse_forks_and_fence_lower_incarnations
+        a_close_freezes_once_counts_open_time_and_fences_old_writers
+        the_registry_is_checked_compared_and_followed
+        the_inbox_repeats_answers_is_capped_and_forgets_after_a_day
+        strangers_with_passes_fill_no_more_than_their_own_room_and_a_pass_is_forgotten_once_it_is_answered
+        a_denial_is_of_one_request_and_of_one_minute
+        a_model_stays_admissible_until_its_successor_is_confirmed
+        only_time_in_which_proofs_could_come_is_grace
+        time_that_the_ledger_slept_through_or_that_its_clock_skipped_is_no_grace
+        a_search_for_a_silent_device_reads_the_log_in_bounded_pieces
+    }
+}
+
+crate::in_places! {
+    embedded_large: super::network::place::OnDisk;
+    postgresql_large: super::network::InDatabase;
+    => {
+        a_state_of_more_than_a_frame_is_read_back_and_what_could_not_be_is_refused
+    }
+}
+
+fn a_proof_is_judged_once_and_repeated_ever_after<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR));
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(HOUR);
+        let ledger = place.open(&hands);
         found(&ledger, 2).await.unwrap();
         let mut sealer = Sealer::new(1);
         let proofs: Vec<_> = (0..20)
@@ -27,7 +48,7 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
         assert!(first.iter().step_by(2).all(|outcome| judged(outcome) == (1, false)), "the check rejects 13");
         assert!(first.iter().skip(1).step_by(2).all(|outcome| judged(outcome) == (2, false)));
         drop(ledger);
-        let ledger = open(storage, &hands).unwrap();
+        let ledger = place.open(&hands);
         let again = ledger.append(proofs).await.unwrap();
         for (first, again) in first.iter().zip(&again) {
             assert_eq!((judged(first).0, true), judged(again));
@@ -55,11 +76,10 @@ fn a_proof_is_judged_once_and_repeated_ever_after() {
     });
 }
 
-#[test]
-fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
+fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations<P: Place>(place: &P) {
     runtime().block_on(async {
-        let storage = SimulatedStorage::new();
-        let ledger = open(storage.clone(), &Hands::at(HOUR)).unwrap();
+        let hands = Hands::at(HOUR);
+        let ledger = place.open(&hands);
         found(&ledger, 2).await.unwrap();
         let mut sealer = Sealer::new(1);
         let reading = |n: i64| [(4, "energy", n * 60_000, n)];
@@ -95,17 +115,16 @@ fn chains_defer_gaps_refuse_forks_and_fence_lower_incarnations() {
         assert_eq!(reason(submit(&ledger, unknown).await), Reason::KeyNotYetRegistered);
         // The fork is kept once, as both sides signed it, for whoever wants to see.
         drop(ledger);
-        let verified = depin_ledger::verify(Arc::new(storage), &settings(), None).unwrap();
+        let verified = place.verify(&hands).await;
         let [evidence] = &verified.equivocations[..] else { panic!("{:?}", verified.equivocations) };
         assert_eq!((&evidence.refused.header, evidence.judged), (&forked.proof.header, honest));
     });
 }
 
-#[test]
-fn a_close_freezes_once_counts_open_time_and_fences_old_writers() {
+fn a_close_freezes_once_counts_open_time_and_fences_old_writers<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR / 2));
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(HOUR / 2);
+        let ledger = place.open(&hands);
         let old = found(&ledger, 1).await.unwrap();
         let mut sealer = Sealer::new(1);
         let sealed = sealer.seal(&[(4, "energy", 100, 10), (4, "energy", 200, 25), (5, "power", 300, 7)]);
@@ -118,7 +137,7 @@ fn a_close_freezes_once_counts_open_time_and_fences_old_writers() {
         // The ledger is down over the epoch's end: that time is no grace.
         drop(ledger);
         hands.set(3 * HOUR);
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let ledger = place.open(&hands);
         let request = v1::CloseEpochRequest { grace_ms: 5_000, ..close_request(writer, 0, &[]) };
         let early = ledger.close_epoch(request.clone()).await.unwrap_err();
         assert!(matches!(early, LedgerError::TooEarly { remaining_ms: 5_000, .. }), "{early}");
@@ -156,7 +175,7 @@ fn a_close_freezes_once_counts_open_time_and_fences_old_writers() {
         let loose = EpochRecord { state: b"{ }".to_vec(), ..result.clone() };
         assert!(matches!(record(&loose).await, Err(LedgerError::Invalid { field: "state", .. })));
         drop(ledger);
-        let ledger = open(storage, &hands).unwrap();
+        let ledger = place.open(&hands);
         let (entry, stored) = ledger.read_epoch(PROGRAM.into(), 0).await.unwrap();
         assert_eq!((entry.close.unwrap(), entry.result_digest, stored.unwrap()), (close.clone(), first.digest, result));
         let listed = ledger.list_epochs(PROGRAM.into(), 0, 10).await.unwrap();
@@ -175,11 +194,10 @@ fn a_close_freezes_once_counts_open_time_and_fences_old_writers() {
     });
 }
 
-#[test]
-fn the_registry_is_checked_compared_and_followed() {
+fn the_registry_is_checked_compared_and_followed<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1));
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(1);
+        let ledger = place.open(&hands);
         let mut follower = ledger.registry();
         let writer = found(&ledger, 1).await.unwrap();
         follower.changed().await.unwrap();
@@ -201,24 +219,23 @@ fn the_registry_is_checked_compared_and_followed() {
         let read = ledger.read_registry(2, 3).await.unwrap();
         assert_eq!(read.iter().map(|record| record.version).collect::<Vec<_>>(), [3, 4, 5]);
         drop(ledger);
-        let ledger = open(storage, &hands).unwrap();
+        let ledger = place.open(&hands);
         assert_eq!(ledger.registry().borrow().registry.version(), version);
         assert!(ledger.registry().borrow().registry.device(&device_id(4)).is_some());
     });
 }
 
-#[test]
-fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
+fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1_000));
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(1_000);
+        let ledger = place.open(&hands);
         let writer = ledger.acquire_writer("test".into()).await.unwrap();
         let enroll = |number: u32| {
             InboxRequest::Enroll(v1::EnrollRequest {
                 token: vec![1; 16].into(),
                 csr: number.to_le_bytes().to_vec().into(),
                 name: format!("agent-{number}"),
-                facts: None,
+                ..v1::EnrollRequest::default()
             })
         };
         let mut changes = ledger.inbox_changes();
@@ -239,7 +256,7 @@ fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
         ledger.answer_inbox(answer.clone()).await.unwrap();
         ledger.answer_inbox(answer).await.unwrap();
         drop(ledger);
-        let ledger = open(storage, &hands).unwrap();
+        let ledger = place.open(&hands);
         assert_eq!(ledger.post_inbox(enroll(0)).await.unwrap().response, Some(denied));
         assert_eq!(ledger.read_inbox(0).await.unwrap().len(), 99);
         assert_eq!(ledger.read_inbox(50).await.unwrap().len(), 50);
@@ -262,11 +279,66 @@ fn the_inbox_repeats_answers_is_capped_and_forgets_after_a_day() {
     });
 }
 
-#[test]
-fn a_denial_is_of_one_request_and_of_one_minute() {
+fn strangers_with_passes_fill_no_more_than_their_own_room_and_a_pass_is_forgotten_once_it_is_answered<P: Place>(
+    place: &P,
+) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(1_000));
-        let mut ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(1_000);
+        let ledger = place.open(&hands);
+        let writer = ledger.acquire_writer("test".into()).await.unwrap();
+        let pass = |number: u32, sealed: &'static [u8]| {
+            InboxRequest::Enroll(v1::EnrollRequest {
+                csr: number.to_le_bytes().to_vec().into(),
+                service_account: Some(v1::ServiceAccountPass {
+                    namespace: "town".into(),
+                    fleets: vec!["homes".into()],
+                    sealed_token: sealed.into(),
+                }),
+                ..v1::EnrollRequest::default()
+            })
+        };
+        let answer = |id, result| {
+            let response = Some(v1::EnrollResponse { result: Some(result) });
+            ledger.answer_inbox(v1::AnswerInboxRequest { writer: Some(writer), id, response })
+        };
+        let denied = || v1::enroll_response::Result::Denied(v1::Denied::default());
+        let issued = || v1::enroll_response::Result::Issued(v1::IssuedCertificate::default());
+        let first = ledger.post_inbox(pass(0, b"sealed")).await.unwrap();
+        // It is sealed anew each time, and the same request all the same.
+        assert_eq!(ledger.post_inbox(pass(0, b"again")).await.unwrap(), first);
+        for number in 1..2_000 {
+            ledger.post_inbox(pass(number, b"sealed")).await.unwrap();
+        }
+        assert!(matches!(ledger.post_inbox(pass(2_000, b"sealed")).await, Err(LedgerError::InboxFull(_))));
+        let token = InboxRequest::Enroll(v1::EnrollRequest {
+            token: vec![1; 16].into(),
+            csr: vec![1].into(),
+            ..v1::EnrollRequest::default()
+        });
+        ledger.post_inbox(token).await.unwrap();
+        // Who is let in takes none of the strangers' room; who is turned away takes it for a minute.
+        answer(first.id, issued()).await.unwrap();
+        ledger.post_inbox(pass(2_000, b"sealed")).await.unwrap();
+        answer(first.id + 1, denied()).await.unwrap();
+        assert!(matches!(ledger.post_inbox(pass(2_001, b"sealed")).await, Err(LedgerError::InboxFull(_))));
+        hands.set(1_000 + 60_000);
+        ledger.post_inbox(pass(2_001, b"sealed")).await.unwrap();
+        assert!(matches!(ledger.post_inbox(pass(1, b"sealed")).await, Err(LedgerError::InboxFull(_))), "forgotten");
+        let open_entries = ledger.read_inbox(0).await.unwrap();
+        drop(ledger);
+        let ledger = place.open(&hands);
+        assert_eq!(ledger.read_inbox(0).await.unwrap(), open_entries, "the same after a restart");
+        assert!(matches!(
+            ledger.post_inbox(pass(0, b"once more")).await.unwrap().response.unwrap().result,
+            Some(v1::enroll_response::Result::Issued(_))
+        ));
+    });
+}
+
+fn a_denial_is_of_one_request_and_of_one_minute<P: Place>(place: &P) {
+    runtime().block_on(async {
+        let hands = Hands::at(1_000);
+        let mut ledger = place.open(&hands);
         let writer = ledger.acquire_writer("test".into()).await.unwrap();
         // A key's certificate request is always the same bytes.
         let enroll = |token: u8, name: &str| {
@@ -274,7 +346,7 @@ fn a_denial_is_of_one_request_and_of_one_minute() {
                 token: vec![token; 16].into(),
                 csr: b"of one key".to_vec().into(),
                 name: name.into(),
-                facts: None,
+                ..v1::EnrollRequest::default()
             })
         };
         let denied = v1::EnrollResponse {
@@ -303,7 +375,7 @@ fn a_denial_is_of_one_request_and_of_one_minute() {
             ledger.answer_inbox(deny(newest)).await.unwrap();
             if round % 50 == 0 {
                 drop(ledger);
-                ledger = open(storage.clone(), &hands).unwrap();
+                ledger = place.open(&hands);
             }
         }
         // What waits is never asked twice, and a certificate is repeated for as long as it is kept.
@@ -319,11 +391,10 @@ fn a_denial_is_of_one_request_and_of_one_minute() {
     });
 }
 
-#[test]
-fn a_model_stays_admissible_until_its_successor_is_confirmed() {
+fn a_model_stays_admissible_until_its_successor_is_confirmed<P: Place>(place: &P) {
     runtime().block_on(async {
         let hands = Hands::at(HOUR);
-        let ledger = open(SimulatedStorage::new(), &hands).unwrap();
+        let ledger = place.open(&hands);
         let writer = found(&ledger, 1).await.unwrap();
         let mut newer = model();
         newer.cadence_ms = 30_000;
@@ -354,6 +425,7 @@ fn a_model_stays_admissible_until_its_successor_is_confirmed() {
     });
 }
 
+// Of the embedded ledger alone: whose disk fails is the database's concern; `tests/servers.rs` has a server that fails.
 #[test]
 fn a_failing_disk_defers_and_loses_nothing() {
     runtime().block_on(async {
@@ -382,12 +454,11 @@ fn a_failing_disk_defers_and_loses_nothing() {
     });
 }
 
-#[test]
-fn only_time_in_which_proofs_could_come_is_grace() {
+fn only_time_in_which_proofs_could_come_is_grace<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(HOUR));
+        let hands = Hands::at(HOUR);
         // Open as for a backup: nobody serves it.
-        let ledger = EmbeddedLedger::open(Arc::new(storage), settings(), hands.clock()).unwrap();
+        let ledger = place.closed(&hands, settings()).unwrap();
         let writer = found(&ledger, 1).await.unwrap();
         let close = || ledger.close_epoch(v1::CloseEpochRequest { grace_ms: 5_000, ..close_request(writer, 0, &[]) });
         let remaining = |closed: Result<v1::EpochClose, LedgerError>| match closed {
@@ -396,7 +467,7 @@ fn only_time_in_which_proofs_could_come_is_grace() {
         };
         assert_eq!(remaining(close().await), 5_000);
         hands.set(2 * HOUR);
-        ledger.backup(Arc::new(SimulatedStorage::new())).await.unwrap();
+        P::back_up(&ledger).await;
         hands.set(3 * HOUR);
         assert_eq!(remaining(close().await), 5_000, "open for a backup is not served");
         ledger.serve(true);
@@ -414,12 +485,11 @@ fn only_time_in_which_proofs_could_come_is_grace() {
     });
 }
 
-#[test]
-fn time_that_the_ledger_slept_through_or_that_its_clock_skipped_is_no_grace() {
+fn time_that_the_ledger_slept_through_or_that_its_clock_skipped_is_no_grace<P: Place>(place: &P) {
     runtime().block_on(async {
         let hands = Hands::at(HOUR - 1_000);
         let watchful = depin_ledger::Settings { max_pause_ms: 15_000, ..settings() };
-        let ledger = open_with(SimulatedStorage::new(), &hands, watchful).unwrap();
+        let ledger = place.open_with(&hands, watchful);
         let writer = found(&ledger, 1).await.unwrap();
         let grace_ms = 30_000;
         let remaining = async || match ledger
@@ -442,12 +512,11 @@ fn time_that_the_ledger_slept_through_or_that_its_clock_skipped_is_no_grace() {
     });
 }
 
-#[test]
-fn a_search_for_a_silent_device_reads_the_log_in_bounded_pieces() {
+fn a_search_for_a_silent_device_reads_the_log_in_bounded_pieces<P: Place>(place: &P) {
     runtime().block_on(async {
         let hands = Hands::at(HOUR);
         let scan = depin_ledger::Settings { scan_bytes: 3_000, ..settings() };
-        let ledger = open_with(SimulatedStorage::new(), &hands, scan).unwrap();
+        let ledger = place.open_with(&hands, scan);
         found(&ledger, 1).await.unwrap();
         let mut sealer = Sealer::new(1);
         let mut own = Vec::new();
@@ -474,12 +543,10 @@ fn a_search_for_a_silent_device_reads_the_log_in_bounded_pieces() {
     });
 }
 
-#[test]
-fn a_state_of_more_than_a_frame_is_read_back_and_what_could_not_be_is_refused() {
+fn a_state_of_more_than_a_frame_is_read_back_and_what_could_not_be_is_refused<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (directory, hands) = (tempfile::tempdir().unwrap(), Hands::at(2 * HOUR));
-        let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
-        let ledger = open(storage.clone(), &hands).unwrap();
+        let hands = Hands::at(2 * HOUR);
+        let ledger = place.open(&hands);
         let writer = found(&ledger, 1).await.unwrap();
         ledger.close_epoch(close_request(writer, 0, &[])).await.unwrap();
         let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)).into_bytes();
@@ -498,6 +565,6 @@ fn a_state_of_more_than_a_frame_is_read_back_and_what_could_not_be_is_refused() 
         assert_eq!((entry.result_digest, entry.summary), (first.digest, result.summary.clone().into()));
         assert!(stored.unwrap() == result, "what was recorded comes back");
         drop(ledger);
-        assert_eq!(depin_ledger::verify(Arc::new(storage), &settings(), None).unwrap().findings, Vec::<String>::new());
+        assert_eq!(place.verify(&hands).await.findings, Vec::<String>::new());
     });
 }

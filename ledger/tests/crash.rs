@@ -8,7 +8,8 @@ mod network;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use depin_ledger::{EmbeddedLedger, EpochRecord, Ledger, LedgerError, OpenChain, Outcome, Submission, restore, verify};
+use depin_backup::BackupError;
+use depin_ledger::{EmbeddedLedger, EpochRecord, Ledger, LedgerError, OpenChain, Outcome, Submission, verify};
 use depin_log::{Storage, simulated::SimulatedStorage};
 use depin_proto::v1;
 use depin_trials::{Rng, below, one_in};
@@ -24,6 +25,14 @@ enum Step {
     Restart,
     /// The disk is replaced: the ledger moves to a new one by a backup.
     Restore,
+}
+
+/// Here only the ledger's disk fails.
+fn of_ledger(error: BackupError) -> LedgerError {
+    match error {
+        BackupError::Ledger(error) => error,
+        other => panic!("{other}"),
+    }
 }
 
 /// What must come out the same, crash or no crash.
@@ -205,7 +214,7 @@ impl Driver<'_> {
     async fn restore(&mut self) -> Result<(), LedgerError> {
         if self.backup.is_none() {
             let backup = SimulatedStorage::new();
-            self.ledger().backup(shared(&backup)).await?;
+            back_up(self.ledger(), &backup).await.map_err(of_ledger)?;
             self.replace_disk();
             self.backup = Some(backup);
         }
@@ -215,7 +224,7 @@ impl Driver<'_> {
             assert_eq!(verify(shared(&self.storage), &settings(), None).unwrap_err(), LedgerError::HalfRestored);
         }
         let backup = self.backup.clone().unwrap();
-        match restore(&shared(&backup), &shared(&self.storage), &settings(), &self.hands.clock()) {
+        match bring_back(&backup, &self.storage, &settings(), &self.hands).await.map_err(of_ledger) {
             Ok(_) => {}
             // Only the end of it was not answered.
             Err(LedgerError::Invalid { field: "target", .. }) if self.crashes > 0 => {}

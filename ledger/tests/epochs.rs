@@ -5,15 +5,22 @@ mod network;
 
 use depin_domain::registry::Change;
 use depin_ledger::{EpochRecord, Ledger};
-use depin_log::simulated::SimulatedStorage;
 use depin_proto::v1;
 use network::*;
 
-#[test]
-fn a_spec_rules_no_epoch_that_is_closed_already() {
+crate::in_places! {
+    embedded: super::network::InMemory;
+    postgresql: super::network::InDatabase;
+    => {
+        a_spec_rules_no_epoch_that_is_closed_already
+        a_page_of_epochs_ends_before_it_is_too_large_for_a_message_and_the_next_goes_on
+    }
+}
+
+fn a_spec_rules_no_epoch_that_is_closed_already<P: Place>(place: &P) {
     runtime().block_on(async {
         let hands = Hands::at(1);
-        let ledger = open(SimulatedStorage::new(), &hands).unwrap();
+        let ledger = place.open(&hands);
         let writer = found(&ledger, 1).await.unwrap();
         let write = async |change: Change| {
             let expected_version = ledger.info().await.unwrap().registry_version;
@@ -49,11 +56,10 @@ fn a_spec_rules_no_epoch_that_is_closed_already() {
     });
 }
 
-#[test]
-fn a_page_of_epochs_ends_before_it_is_too_large_for_a_message_and_the_next_goes_on() {
+fn a_page_of_epochs_ends_before_it_is_too_large_for_a_message_and_the_next_goes_on<P: Place>(place: &P) {
     runtime().block_on(async {
         let hands = Hands::at(60 * HOUR);
-        let ledger = open(SimulatedStorage::new(), &hands).unwrap();
+        let ledger = place.open(&hands);
         let writer = found(&ledger, 1).await.unwrap();
         let summary =
             |number: u64, bytes: usize| format!("{{\"a\":{number},\"b\":\"{}\"}}", "x".repeat(bytes)).into_bytes();

@@ -16,27 +16,56 @@ use depin_domain::{
     statistics::DeviceStatistics,
     time::{Timestamp, Window},
 };
-use depin_ledger::{EmbeddedLedger, Ledger, Outcome, Submission, verify};
+use depin_ledger::{Ledger, Outcome, Submission, verify};
 use depin_log::{Storage, simulated::SimulatedStorage};
 use depin_proto::{envelope, v1};
 use depin_trials::{Rng, below, one_in};
 use network::*;
 
+crate::in_places! {
+    embedded: super::network::InMemory;
+    postgresql: super::network::InDatabase;
+    => {
+        the_slowest_program_decides_and_a_fleet_that_left_one_stays_until_its_epochs_are_settled
+        an_epoch_that_is_still_open_is_kept_though_a_later_one_matured_before_it
+        without_a_bucket_epochs_are_settled_at_their_time_too
+        a_removed_program_keeps_its_readings_until_its_epochs_are_settled
+        where_no_program_pays_two_weeks_before_the_newest_reading_are_kept
+        a_device_that_left_its_fleet_where_no_program_pays_is_forgotten_like_those_that_stayed
+    }
+}
+
 const DAY: i64 = 24 * HOUR;
 const FLEET: &str = "energy/meters";
 
+/// What a restart may find missing.
+trait Restarts: Place {
+    fn lose_checkpoints(&self) {}
+}
+
+impl Restarts for InMemory {
+    fn lose_checkpoints(&self) {
+        for file in self.0.files().iter().filter(|file| file.starts_with("checkpoint")) {
+            self.0.set_content(file, vec![7]);
+        }
+    }
+}
+
+/// It has none.
+impl Restarts for InDatabase {}
+
 /// A ledger beside a fold of the same proofs that forgets nothing.
-struct Beside {
-    storage: SimulatedStorage,
+struct Beside<P: Place> {
+    place: P,
     hands: Hands,
-    ledger: Option<EmbeddedLedger>,
+    ledger: Option<P::Kept>,
     whole: HashMap<DeviceId, DeviceStatistics>,
     /// Readings before this time are settled.
     settled: i64,
 }
 
-impl Beside {
-    fn ledger(&self) -> &EmbeddedLedger {
+impl<P: Restarts> Beside<P> {
+    fn ledger(&self) -> &P::Kept {
         self.ledger.as_ref().unwrap()
     }
 
@@ -63,11 +92,9 @@ impl Beside {
     async fn restart(&mut self, without_checkpoint: bool) {
         self.ledger = None;
         if without_checkpoint {
-            for file in self.storage.files().iter().filter(|file| file.starts_with("checkpoint")) {
-                self.storage.set_content(file, vec![7]);
-            }
+            self.place.lose_checkpoints();
         }
-        self.ledger = Some(open(self.storage.clone(), &self.hands).unwrap());
+        self.ledger = Some(self.place.open(&self.hands));
     }
 
     async fn close(&mut self, writer: v1::WriterToken, number: u64) {
@@ -99,16 +126,16 @@ impl Beside {
         for (device, whole) in &self.whole {
             let mut expected = whole.clone();
             expected.forget_before(Timestamp(self.settled));
-            assert_eq!(self.ledger().statistics(*device).await.unwrap().as_ref(), Some(&expected));
+            assert_eq!(P::statistics(self.ledger(), *device).await.as_ref(), Some(&expected));
         }
     }
 }
 
-async fn trial(rng: &mut Rng) {
-    let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-    let ledger = open(storage.clone(), &hands).unwrap();
+async fn trial<P: Restarts>(place: P, rng: &mut Rng) {
+    let hands = Hands::at(0);
+    let ledger = place.open(&hands);
     found(&ledger, 2).await.unwrap();
-    let mut beside = Beside { storage, hands, ledger: Some(ledger), whole: HashMap::new(), settled: i64::MIN };
+    let mut beside = Beside { place, hands, ledger: Some(ledger), whole: HashMap::new(), settled: i64::MIN };
     let mut sealers = [Sealer::new(1), Sealer::new(2)];
     for number in 0..6 {
         let hour = number as i64 * HOUR;
@@ -137,13 +164,21 @@ async fn trial(rng: &mut Rng) {
         }
     }
     beside.ledger = None;
-    let storage: Arc<dyn Storage> = Arc::new(beside.storage.clone());
-    assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
+    assert_eq!(beside.place.verify(&beside.hands).await.findings, Vec::<String>::new());
 }
 
 #[test]
 fn what_is_kept_is_what_a_scan_gives_and_what_is_settled_is_gone() {
-    depin_trials::run("ledger forgetting", |rng| runtime().block_on(trial(rng)));
+    depin_trials::run("ledger forgetting", |rng| runtime().block_on(trial(InMemory::fresh().unwrap(), rng)));
+}
+
+#[test]
+fn what_is_kept_in_a_database_is_what_a_scan_gives_and_what_is_settled_is_gone() {
+    if InDatabase::fresh().is_some() {
+        depin_trials::run("PostgreSQL ledger forgetting", |rng| {
+            runtime().block_on(trial(InDatabase::fresh().unwrap(), rng));
+        });
+    }
 }
 
 fn grains(statistics: Option<DeviceStatistics>) -> Vec<i64> {
@@ -152,11 +187,10 @@ fn grains(statistics: Option<DeviceStatistics>) -> Vec<i64> {
     metrics.flat_map(|metric| &metric.grains).map(|grain| grain.start.0 / HOUR).collect()
 }
 
-#[test]
-fn the_slowest_program_decides_and_a_fleet_that_left_one_stays_until_its_epochs_are_settled() {
+fn the_slowest_program_decides_and_a_fleet_that_left_one_stays_until_its_epochs_are_settled<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let ledger = open(storage, &hands).unwrap();
+        let hands = Hands::at(0);
+        let ledger = place.open(&hands);
         let writer = found(&ledger, 1).await.unwrap();
         let write = |change: Change| {
             let ledger = &ledger;
@@ -182,18 +216,18 @@ fn the_slowest_program_decides_and_a_fleet_that_left_one_stays_until_its_epochs_
             close(PROGRAM, number, &[]).await.unwrap();
         }
         close(PROGRAM, 3, &[0, 1, 2]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [0, 1, 2, 3, 4, 5]);
         close("energy/slow", 0, &[]).await.unwrap();
         close("energy/slow", 1, &[0]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [1, 2, 3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [1, 2, 3, 4, 5]);
         // It leaves the slow program from epoch 2 on: epoch 1 of it is still to be settled.
         write(program_of("energy/slow", &["energy/others"], 2)).await;
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [1, 2, 3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [1, 2, 3, 4, 5]);
         close("energy/slow", 2, &[1]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [3, 4, 5]);
         write(Change::ProgramRemoved { id: "energy/slow".into() }).await;
         close(PROGRAM, 4, &[3]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [4, 5]);
     });
 }
 
@@ -208,9 +242,9 @@ fn late(basis_points: u32, hours: i64, from_epoch: u64) -> Change {
 }
 
 /// A ledger with a reading in each of `hours` hours under the programs, the clock behind them.
-async fn hourly(programs: &[Change], hours: i64) -> (EmbeddedLedger, v1::WriterToken, Sealer) {
-    let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-    let ledger = open(storage, &hands).unwrap();
+async fn hourly<P: Place>(place: &P, programs: &[Change], hours: i64) -> (P::Kept, v1::WriterToken, Sealer) {
+    let hands = Hands::at(0);
+    let ledger = place.open(&hands);
     let writer = found(&ledger, 1).await.unwrap();
     if !programs.is_empty() {
         let expected_version = ledger.info().await.unwrap().registry_version;
@@ -226,44 +260,40 @@ async fn hourly(programs: &[Change], hours: i64) -> (EmbeddedLedger, v1::WriterT
     (ledger, writer, sealer)
 }
 
-#[test]
-fn an_epoch_that_is_still_open_is_kept_though_a_later_one_matured_before_it() {
+fn an_epoch_that_is_still_open_is_kept_though_a_later_one_matured_before_it<P: Place>(place: &P) {
     runtime().block_on(async {
         // Epoch 0 is open until hour 6; from epoch 1 on readings count for an hour only.
-        let (ledger, writer, mut sealer) = hourly(&[late(1_000, 5, 0), late(1_000, 1, 1)], 8).await;
+        let (ledger, writer, mut sealer) = hourly(place, &[late(1_000, 5, 0), late(1_000, 1, 1)], 8).await;
         let close = |number, matured: &'static [u64]| ledger.close_epoch(close_request(writer, number, matured));
         close(0, &[]).await.unwrap();
         close(1, &[]).await.unwrap();
         close(2, &[1]).await.unwrap();
         close(3, &[2]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [0, 1, 2, 3, 4, 5, 6, 7]);
         let late = sealer.seal(&[(4, "power", 30 * 60_000, 5)]);
         assert_eq!(judged(&submit(&ledger, late).await).0, 1, "it counts until hour 6");
         close(4, &[3]).await.unwrap();
         close(5, &[0, 4]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [5, 6, 7]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [5, 6, 7]);
     });
 }
 
-#[test]
-fn without_a_bucket_epochs_are_settled_at_their_time_too() {
+fn without_a_bucket_epochs_are_settled_at_their_time_too<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (ledger, writer, mut sealer) = hourly(&[late(0, 2, 0)], 6).await;
+        let (ledger, writer, mut sealer) = hourly(place, &[late(0, 2, 0)], 6).await;
         for number in 0..5 {
             ledger.close_epoch(close_request(writer, number, &[])).await.unwrap();
         }
         // Epoch 2 ended at hour 3: the close of epoch 4, which ends at hour 5, would have settled its bucket.
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [3, 4, 5]);
         let late = sealer.seal(&[(4, "power", 2 * HOUR + 1, 5)]);
         assert_eq!(judged(&submit(&ledger, late).await).0, 0);
-        assert!(ledger.compact(Timestamp(i64::MAX)).await.unwrap().thinned > 0, "what is settled may go");
     });
 }
 
-#[test]
-fn a_removed_program_keeps_its_readings_until_its_epochs_are_settled() {
+fn a_removed_program_keeps_its_readings_until_its_epochs_are_settled<P: Place>(place: &P) {
     runtime().block_on(async {
-        let (ledger, writer, _) = hourly(&[], 6).await;
+        let (ledger, writer, _) = hourly(place, &[], 6).await;
         let write = |change: Change| {
             let ledger = &ledger;
             async move {
@@ -285,13 +315,14 @@ fn a_removed_program_keeps_its_readings_until_its_epochs_are_settled() {
         // Removed at hour 6 with epochs 1 to 5 still to be closed.
         write(Change::ProgramRemoved { id: PROGRAM.into() }).await;
         close("energy/fast", 4, &[]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [0, 1, 2, 3, 4, 5]);
         close(PROGRAM, 1, &[]).await.unwrap();
         close(PROGRAM, 2, &[0]).await.unwrap();
-        assert_eq!(grains(ledger.statistics(device_id(4)).await.unwrap()), [1, 2, 3, 4, 5]);
+        assert_eq!(grains(P::statistics(&ledger, device_id(4)).await), [1, 2, 3, 4, 5]);
     });
 }
 
+// Of the embedded ledger alone: it removes segments of its log.
 #[test]
 fn a_device_whose_clock_is_years_ahead_keeps_nothing_from_going() {
     runtime().block_on(async {
@@ -322,14 +353,9 @@ fn a_device_whose_clock_is_years_ahead_keeps_nothing_from_going() {
 }
 
 /// The network without its program, and a reading an hour of device 4 from `first` on; the ledger's clock stands at `now` or at the reading.
-async fn unclaimed(
-    storage: &SimulatedStorage,
-    first: i64,
-    hours: i64,
-    now: Option<i64>,
-) -> (EmbeddedLedger, Sealer, Hands) {
+async fn unclaimed<P: Place>(place: &P, first: i64, hours: i64, now: Option<i64>) -> (P::Kept, Sealer, Hands) {
     let hands = Hands::at(now.unwrap_or(first));
-    let ledger = open(storage.clone(), &hands).unwrap();
+    let ledger = place.open(&hands);
     let writer = ledger.acquire_writer("test".into()).await.unwrap();
     let programless = changes(1).into_iter().filter(|change| !matches!(change, Change::Program(_)));
     let changes = bytes(&programless.collect::<Vec<_>>());
@@ -344,13 +370,12 @@ async fn unclaimed(
     (ledger, sealer, hands)
 }
 
-#[test]
-fn where_no_program_pays_two_weeks_before_the_newest_reading_are_kept() {
+fn where_no_program_pays_two_weeks_before_the_newest_reading_are_kept<P: Place>(_place: &P) {
     runtime().block_on(async {
         for (first, now) in [(100 * DAY, None), (0, Some(5_000 * DAY))] {
-            let storage = SimulatedStorage::new();
-            let (ledger, mut sealer, _) = unclaimed(&storage, first, 24 * 30, now).await;
-            let kept = grains(ledger.statistics(device_id(4)).await.unwrap());
+            let Some(place) = P::fresh() else { return };
+            let (ledger, mut sealer, hands) = unclaimed(&place, first, 24 * 30, now).await;
+            let kept = grains(P::statistics(&ledger, device_id(4)).await);
             assert!((14 * 24..=16 * 24).contains(&kept.len()), "{} hours are kept", kept.len());
             let oldest = kept[0] * HOUR;
             let Outcome::Judged { verdict, .. } =
@@ -361,17 +386,14 @@ fn where_no_program_pays_two_weeks_before_the_newest_reading_are_kept() {
             assert_eq!(verdict.accepted, 1, "what is kept takes late readings");
             assert_eq!(verdict.rejections[0].reason, Reason::LateBeyondUntil);
             drop(ledger);
-            let storage: Arc<dyn Storage> = Arc::new(storage);
-            assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
+            assert_eq!(place.verify(&hands).await.findings, Vec::<String>::new());
         }
     });
 }
 
-#[test]
-fn a_device_that_left_its_fleet_where_no_program_pays_is_forgotten_like_those_that_stayed() {
+fn a_device_that_left_its_fleet_where_no_program_pays_is_forgotten_like_those_that_stayed<P: Place>(place: &P) {
     runtime().block_on(async {
-        let storage = SimulatedStorage::new();
-        let (ledger, mut sealer, hands) = unclaimed(&storage, 100 * DAY, 1, None).await;
+        let (ledger, mut sealer, hands) = unclaimed(place, 100 * DAY, 1, None).await;
         let writer = ledger.acquire_writer("test".into()).await.unwrap();
         let Change::Device(mut moved) = device(4, 1) else { panic!("a device") };
         moved.fleet = "energy/others".into();
@@ -389,10 +411,21 @@ fn a_device_that_left_its_fleet_where_no_program_pays_is_forgotten_like_those_th
                 "hour {hour}"
             );
         }
-        let kept = grains(ledger.statistics(device_id(4)).await.unwrap());
+        let kept = grains(P::statistics(&ledger, device_id(4)).await);
         assert!((14 * 24..=16 * 24).contains(&kept.len()), "{} hours are kept", kept.len());
         drop(ledger);
-        let storage: Arc<dyn Storage> = Arc::new(storage);
-        assert_eq!(verify(storage, &settings(), None).unwrap().findings, Vec::<String>::new());
+        assert_eq!(place.verify(&hands).await.findings, Vec::<String>::new());
+    });
+}
+
+// Of the embedded ledger alone: it removes segments of its log.
+#[test]
+fn without_a_bucket_what_is_settled_may_go() {
+    runtime().block_on(async {
+        let (ledger, writer, _) = hourly(&InMemory::fresh().unwrap(), &[late(0, 2, 0)], 6).await;
+        for number in 0..5 {
+            ledger.close_epoch(close_request(writer, number, &[])).await.unwrap();
+        }
+        assert!(ledger.compact(Timestamp(i64::MAX)).await.unwrap().thinned > 0);
     });
 }

@@ -1,20 +1,31 @@
 //! Backup, restore, retention, verification, races: what keeps the record over years.
+//!
+//! What is about files (backups, segments, bases, damage on the disk) is about the embedded ledger alone: a database has tools of its own for them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod network;
 
 use std::sync::Arc;
 
+use depin_backup::{BackupError, StoreError};
 use depin_domain::{
     rewards::{Account, Line},
     time::Timestamp,
 };
-use depin_ledger::{
-    EmbeddedLedger, EpochRecord, Export, Ledger, LedgerError, OpenChain, Outcome, Settings, restore, verify,
-};
-use depin_log::{DiskStorage, Storage, simulated::SimulatedStorage};
+use depin_ledger::{EmbeddedLedger, EpochRecord, Export, Ledger, LedgerError, OpenChain, Outcome, Settings, verify};
+use depin_log::{Storage, simulated::SimulatedStorage};
 use depin_proto::{envelope, v1};
 use network::*;
+
+crate::in_places! {
+    embedded: super::network::place::OnDisk;
+    postgresql: super::network::InDatabase;
+    => {
+        an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other
+        the_public_export_names_no_device_and_the_audit_export_proves_itself
+        a_close_amid_appends_counts_exactly_what_stands_before_it
+    }
+}
 
 fn shared(storage: &SimulatedStorage) -> Arc<dyn Storage> {
     Arc::new(storage.clone())
@@ -35,7 +46,7 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         let outcome = submit(&ledger, other).await;
         assert!(matches!(outcome, Outcome::Judged { archived: false, .. }));
         let target = SimulatedStorage::new();
-        let manifest = ledger.backup(shared(&target)).await.unwrap();
+        let made = back_up(&ledger, &target).await.unwrap().generation;
         let chain = |key| OpenChain { key, incarnation: 1, next_sequence: 21, sealed_sequence: 20 };
         let heads = ledger.open_chains(vec![chain(sealer.key())]).await.unwrap();
         assert_eq!((heads[0].head.sequence, heads[0].archived_sequence), (10, 10));
@@ -47,11 +58,11 @@ fn a_restored_older_backup_ends_in_exact_sums_once_agents_resend() {
         drop(ledger);
 
         let fresh = SimulatedStorage::new();
-        let incarnation = restore(&shared(&target), &shared(&fresh), &keep, &hands.clock()).unwrap();
-        assert!(incarnation > manifest.incarnation);
+        let incarnation = bring_back(&target, &fresh, &keep, &hands).await.unwrap().incarnation;
+        assert!(incarnation > made.incarnation);
         assert!(matches!(
-            restore(&shared(&target), &shared(&fresh), &keep, &hands.clock()),
-            Err(LedgerError::Invalid { field: "target", .. })
+            bring_back(&target, &fresh, &keep, &hands).await,
+            Err(BackupError::Ledger(LedgerError::Invalid { field: "target", .. }))
         ));
         let ledger = EmbeddedLedger::open(shared(&fresh), keep.clone(), hands.clock()).unwrap();
         assert!(ledger.info().await.unwrap().closing_held);
@@ -101,64 +112,71 @@ fn a_damaged_backup_is_not_restored() {
         let ledger = open(SimulatedStorage::new(), &hands).unwrap();
         found(&ledger, 1).await.unwrap();
         let target = SimulatedStorage::new();
-        ledger.backup(shared(&target)).await.unwrap();
-        let segment = target.files().into_iter().find(|file| file.ends_with(".seg")).unwrap();
+        back_up(&ledger, &target).await.unwrap();
+        let segment = target.files().into_iter().find(|file| file.contains(".seg.")).unwrap();
         let mut content = target.content(&segment).unwrap();
         let last = content.len() - 1;
         content[last] ^= 1;
         target.set_content(&segment, content);
-        let restored = restore(&shared(&target), &shared(&SimulatedStorage::new()), &settings(), &hands.clock());
-        assert!(matches!(restored, Err(LedgerError::Damaged(_))));
+        let restored = bring_back(&target, &SimulatedStorage::new(), &settings(), &hands).await;
+        assert!(matches!(restored, Err(BackupError::Store(StoreError::Damaged(_)))));
     });
 }
 
 #[test]
-fn a_backup_directory_is_left_alone_by_another_ledger_and_follows_retention() {
+fn a_backups_place_is_left_alone_by_another_ledger_and_follows_retention() {
     runtime().block_on(async {
         let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, _) = aged(&storage, &hands).await;
+        let (ledger, _) = aged(&InMemory(storage.clone()), &hands).await;
         let target = SimulatedStorage::new();
-        let whole = ledger.backup(shared(&target)).await.unwrap();
+        back_up(&ledger, &target).await.unwrap();
+        let objects = || target.files().into_iter().filter(|file| file.starts_with("data/")).collect::<Vec<_>>();
+        let whole = objects();
         ledger.compact(Timestamp(i64::MAX)).await.unwrap();
-        let thinned = ledger.backup(shared(&target)).await.unwrap();
-        let segments = |files: &[depin_ledger::BackupFile]| {
-            files.iter().filter(|file| file.directory == "log").map(|file| file.name.clone()).collect::<Vec<_>>()
-        };
-        assert!(segments(&whole.files)[0] < segments(&thinned.files)[0], "the oldest segments went");
-        let there: Vec<_> =
-            target.files().into_iter().filter_map(|file| file.strip_prefix("log/").map(String::from)).collect();
-        assert_eq!(there, segments(&thinned.files), "what retention removed is not kept in the backup");
+        // So much later that the first generation goes.
+        hands.set(hands.now() + 40 * 24 * HOUR);
+        let thinned = back_up(&ledger, &target).await.unwrap();
+        assert_eq!((thinned.pruned, thinned.pruning.clone()), (1, None));
+        let gone = whole.iter().filter(|object| !objects().contains(object)).count();
+        assert!(gone > 0 && gone < whole.len(), "what retention removed is not kept in the backup, all else is");
+        assert_eq!(target.files().iter().filter(|file| file.starts_with("manifests/")).count(), 1);
         let fresh = SimulatedStorage::new();
-        restore(&shared(&target), &shared(&fresh), &settings(), &hands.clock()).unwrap();
+        bring_back(&target, &fresh, &settings(), &hands).await.unwrap();
         assert_eq!(verify(shared(&fresh), &settings(), None).unwrap().findings, Vec::<String>::new());
 
         // The disk was lost and the gateway begins anew without a restore: the backup is not overwritten.
-        let manifest = target.content("manifest.json").unwrap();
+        let before = target.files();
         hands.set(hands.now() + 1);
         let anew = open(SimulatedStorage::new(), &hands).unwrap();
         found(&anew, 1).await.unwrap();
-        let refused = anew.backup(shared(&target)).await.unwrap_err();
-        assert!(matches!(refused, LedgerError::Invalid { field: "target", .. }), "{refused}");
+        let refused = back_up(&anew, &target).await.unwrap_err();
+        assert!(matches!(refused, BackupError::Foreign { .. }) && refused.to_string().contains("beyond"), "{refused}");
         let mut sealer = Sealer::new(1);
-        for n in 0..200 {
+        for n in 0..400 {
             submit(&anew, sealer.seal(&[(4, "energy", n * 60_000, n)])).await;
         }
-        assert!(anew.info().await.unwrap().position > thinned.position);
-        let refused = anew.backup(shared(&target)).await.unwrap_err();
+        assert!(anew.info().await.unwrap().position > thinned.generation.position);
+        let refused = back_up(&anew, &target).await.unwrap_err();
         assert!(refused.to_string().contains("another"), "{refused}");
-        assert_eq!(target.content("manifest.json").unwrap(), manifest);
+        assert_eq!(target.files(), before);
 
-        // The restored ledger goes on in the same directory.
+        // The restored ledger goes on in the same place, and sends only what is new.
         let restored = open(fresh.clone(), &hands).unwrap();
         restored.acquire_writer("after".into()).await.unwrap();
-        let next = restored.backup(shared(&target)).await.unwrap();
-        assert!(next.incarnation > thinned.incarnation && next.position > thinned.position);
+        let next = back_up(&restored, &target).await.unwrap();
+        assert!(next.generation > thinned.generation && next.generation.incarnation > thinned.generation.incarnation);
+        assert!(next.sent < next.stored, "{next:?}");
+        let again = SimulatedStorage::new();
+        bring_back(&target, &again, &settings(), &hands).await.unwrap();
+        assert_eq!(verify(shared(&again), &settings(), None).unwrap().findings, Vec::<String>::new());
+        // The ledger from before the restore, had it only been away, may not go on there.
+        assert!(back_up(&ledger, &target).await.unwrap_err().to_string().contains("beyond"));
     });
 }
 
 /// A ledger with three closed epochs of which the first is settled for good.
-async fn aged(storage: &SimulatedStorage, hands: &Hands) -> (EmbeddedLedger, Sealer) {
-    let ledger = open(storage.clone(), hands).unwrap();
+async fn aged<P: Place>(place: &P, hands: &Hands) -> (P::Kept, Sealer) {
+    let ledger = place.open(hands);
     found(&ledger, 1).await.unwrap();
     let mut sealer = Sealer::new(1);
     for hour in 0..3 {
@@ -182,7 +200,7 @@ async fn aged(storage: &SimulatedStorage, hands: &Hands) -> (EmbeddedLedger, Sea
 fn retention_removes_only_what_is_old_and_settled_and_everything_else_stays() {
     runtime().block_on(async {
         let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, sealer) = aged(&storage, &hands).await;
+        let (ledger, sealer) = aged(&InMemory(storage.clone()), &hands).await;
         let before = ledger.info().await.unwrap();
         let statistics = frozen(&ledger, 2, 0).await.unwrap();
         let nothing = ledger.compact(Timestamp(0)).await.unwrap();
@@ -220,7 +238,7 @@ fn retention_removes_only_what_is_old_and_settled_and_everything_else_stays() {
 fn verification_finds_what_was_changed() {
     runtime().block_on(async {
         let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, _) = aged(&storage, &hands).await;
+        let (ledger, _) = aged(&InMemory(storage.clone()), &hands).await;
         drop(ledger);
         let clean = verify(shared(&storage), &settings(), Some(&mut |_, _| true)).unwrap();
         assert_eq!((clean.proofs, clean.signatures, clean.epochs, clean.findings.len()), (90, 90, 3, 0));
@@ -251,15 +269,12 @@ fn verification_finds_what_was_changed() {
     });
 }
 
-#[test]
-fn a_close_amid_appends_counts_exactly_what_stands_before_it() {
-    let directory = tempfile::tempdir().unwrap();
+fn a_close_amid_appends_counts_exactly_what_stands_before_it<P: Place>(place: &P) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
         let hands = Hands::at(HOUR + 1);
-        let storage = DiskStorage::open(directory.path().join("ledger")).unwrap();
-        let ledger = Arc::new(open(storage, &hands).unwrap());
-        let writer = found(&ledger, 4).await.unwrap();
+        let ledger = Arc::new(place.open(&hands));
+        let writer = found(&*ledger, 4).await.unwrap();
         let mut agents = Vec::new();
         for agent in 1..=4 {
             let ledger = Arc::clone(&ledger);
@@ -268,7 +283,7 @@ fn a_close_amid_appends_counts_exactly_what_stands_before_it() {
                 let mut positions = Vec::new();
                 for n in 0..60 {
                     let proof = sealer.seal(&[(u32::from(agent) * 4, "energy", n * 1_000 + 1, n)]);
-                    match submit(&ledger, proof).await {
+                    match submit(&*ledger, proof).await {
                         Outcome::Judged { position, .. } => positions.push(position),
                         other => panic!("{other:?}"),
                     }
@@ -282,18 +297,18 @@ fn a_close_amid_appends_counts_exactly_what_stands_before_it() {
         for agent in agents {
             positions.extend(agent.await.unwrap());
         }
-        let counted: u64 = frozen(&ledger, 0, 0).await.unwrap().iter().map(|one| one.count).sum();
+        let counted: u64 = frozen(&*ledger, 0, 0).await.unwrap().iter().map(|one| one.count).sum();
         let before = positions.iter().filter(|position| **position < close.position).count() as u64;
         assert_eq!(counted, before);
     });
 }
 
-async fn files(ledger: &EmbeddedLedger, export: Export) -> Vec<(String, Vec<u8>)> {
+async fn files(ledger: &dyn Ledger, export: Export) -> Vec<(String, Vec<u8>)> {
     files_of(ledger, 0, export).await.unwrap()
 }
 
 async fn files_of(
-    ledger: &EmbeddedLedger,
+    ledger: &dyn Ledger,
     number: u64,
     export: Export,
 ) -> Result<Vec<(String, Vec<u8>)>, depin_ledger::LedgerError> {
@@ -310,7 +325,7 @@ async fn files_of(
 }
 
 /// Results with a line for each device, which no rule has made.
-async fn record(ledger: &EmbeddedLedger, number: u64) {
+async fn record(ledger: &dyn Ledger, number: u64) {
     let writer = ledger.acquire_writer("recorder".into()).await.unwrap();
     let line =
         |number: u32, weight: u64| Line { device: device_id(number), weight, raw_weight: weight, ..Line::default() };
@@ -324,7 +339,7 @@ async fn record(ledger: &EmbeddedLedger, number: u64) {
 fn retention_ends_the_audit_of_what_it_removed_and_leaves_the_next_epochs_as_it_was() {
     runtime().block_on(async {
         let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, _) = aged(&storage, &hands).await;
+        let (ledger, _) = aged(&InMemory(storage.clone()), &hands).await;
         record(&ledger, 0).await;
         record(&ledger, 1).await;
         let before = files_of(&ledger, 1, Export::Audit).await.unwrap();
@@ -341,15 +356,14 @@ fn retention_ends_the_audit_of_what_it_removed_and_leaves_the_next_epochs_as_it_
     });
 }
 
-#[test]
-fn an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other() {
+fn an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other<P: Place>(place: &P) {
     use parquet::{
         file::reader::{FileReader, SerializedFileReader},
         record::RowAccessor,
     };
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, _) = aged(&storage, &hands).await;
+        let hands = Hands::at(0);
+        let (ledger, _) = aged(place, &hands).await;
         record(&ledger, 0).await;
         let nobody = Account([9; 20]);
         let none = files_of(&ledger, 0, Export::Owner(nobody)).await.unwrap_err();
@@ -376,15 +390,14 @@ fn an_owners_export_shows_what_was_signed_about_the_owners_devices_and_no_other(
     });
 }
 
-#[test]
-fn the_public_export_names_no_device_and_the_audit_export_proves_itself() {
+fn the_public_export_names_no_device_and_the_audit_export_proves_itself<P: Place>(place: &P) {
     use parquet::{
         file::reader::{FileReader, SerializedFileReader},
         record::RowAccessor,
     };
     runtime().block_on(async {
-        let (storage, hands) = (SimulatedStorage::new(), Hands::at(0));
-        let (ledger, _) = aged(&storage, &hands).await;
+        let hands = Hands::at(0);
+        let (ledger, _) = aged(place, &hands).await;
         record(&ledger, 0).await;
 
         let public = files(&ledger, Export::Public).await;

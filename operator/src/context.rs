@@ -1,10 +1,7 @@
 //! What every controller works with.
 
 use depin_crds::{EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardProgram};
-use kube::{
-    Client,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Client, runtime::reflector::ObjectRef};
 use std::{sync::Arc, time::Duration};
 
 use crate::{
@@ -15,23 +12,24 @@ use crate::{
     metrics::Metrics,
     registry::{RegistryError, RegistryHandle},
     status::StatusHandle,
+    watched::{View, Watched},
 };
 
 /// The objects as the API server last told them.
 #[derive(Clone)]
 pub struct Stores {
     /// EdgeDeviceModels.
-    pub models: Store<EdgeDeviceModel>,
+    pub models: View<EdgeDeviceModel>,
     /// EdgeFleets.
-    pub fleets: Store<EdgeFleet>,
+    pub fleets: View<EdgeFleet>,
     /// EdgeAgents.
-    pub agents: Store<EdgeAgent>,
+    pub agents: View<EdgeAgent>,
     /// EdgeDevices.
-    pub devices: Store<EdgeDevice>,
+    pub devices: View<EdgeDevice>,
     /// EdgeEnrollments.
-    pub enrollments: Store<EdgeEnrollment>,
+    pub enrollments: View<EdgeEnrollment>,
     /// RewardPrograms.
-    pub programs: Store<RewardProgram>,
+    pub programs: View<RewardProgram>,
 }
 
 impl Stores {
@@ -73,6 +71,8 @@ pub struct Context {
     pub client: Client,
     /// The objects as last told.
     pub stores: Stores,
+    /// The namespaces that are watched.
+    pub watched: Watched,
     /// The ledger.
     pub ledger: Ledger,
     /// The registry writer.
@@ -87,6 +87,8 @@ pub struct Context {
     pub clock: Clock,
     /// How long after its end a certificate is still renewed.
     pub renewal_grace_ms: i64,
+    /// Audience of the ServiceAccounts' tokens that agents show.
+    pub token_audience: String,
 }
 
 /// A reconcile failed.

@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod annotations;
+pub mod authority_backup;
 pub mod backoff;
 pub mod certificates;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod cluster;
 pub mod conditions;
 pub mod context;
 pub mod controller;
+pub mod controllers;
 pub mod devices;
 pub mod enrollments;
 pub mod fleets;
@@ -23,10 +25,12 @@ pub mod models;
 pub mod options;
 pub mod presence;
 pub mod quantities;
+pub mod query;
 pub mod registry;
 pub mod rewards;
 pub mod run;
 pub mod status;
+pub mod watched;
 pub mod workqueue;
 
 pub use options::Options;

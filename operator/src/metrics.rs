@@ -29,8 +29,20 @@ struct RequestLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabel {
+    method: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: String,
+}
+
+/// `what`: authority, gateway, publish, operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    what: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,11 +60,16 @@ pub struct Metrics {
     most: Family<ControllerLabel, Gauge>,
     status_writes: Family<KindLabel, Counter>,
     leader: Gauge,
+    authority_kept: Gauge,
     removals_held: Family<KindLabel, Gauge>,
     registry_refusals: Counter,
     epochs: Family<ProgramLabel, Counter>,
     epoch_lag: Family<ProgramLabel, Gauge<i64>>,
     enrollments: Family<RequestLabel, Counter<u64, AtomicU64>>,
+    certificate_failures: Family<CertificateLabel, Counter>,
+    authority_end: Gauge<i64>,
+    authorities: Gauge,
+    queries: Family<MethodLabel, Counter>,
     queues: Workqueues,
 }
 
@@ -66,11 +83,16 @@ impl Default for Metrics {
             most: Family::default(),
             status_writes: Family::default(),
             leader: Gauge::default(),
+            authority_kept: Gauge::default(),
             removals_held: Family::default(),
             registry_refusals: Counter::default(),
             epochs: Family::default(),
             epoch_lag: Family::default(),
             enrollments: Family::default(),
+            certificate_failures: Family::default(),
+            authority_end: Gauge::default(),
+            authorities: Gauge::default(),
+            queries: Family::default(),
             queues: Workqueues::default(),
         }
     }
@@ -86,6 +108,11 @@ impl Metrics {
         runtime.register("active_workers", "Reconciles under way", self.active.clone());
         runtime.register("max_concurrent_reconciles", "Reconciles that may be under way at once", self.most.clone());
         self.queues.register(registry);
+        registry.register(
+            "depin_operator_authority_in_backup",
+            "1 while the gateway's backups have the certificate authority that is in use, encrypted to the wanted recipients",
+            self.authority_kept.clone(),
+        );
         registry.register("leader_election_master_status", "1 while this operator leads", self.leader.clone());
         let own = registry.sub_registry_with_prefix("depin_operator");
         own.register("status_writes", "Status writes by kind", self.status_writes.clone());
@@ -110,6 +137,46 @@ impl Metrics {
             "Entries of the inbox answered, by what they ask for and the result",
             self.enrollments.clone(),
         );
+        own.register(
+            "certificate_failures",
+            "Looks after certificates that failed, by what was looked after; they are tried again",
+            self.certificate_failures.clone(),
+        );
+        own.register(
+            "authority_expiry_timestamp_seconds",
+            "When the certificate authority that issues ends",
+            self.authority_end.clone(),
+        );
+        own.register("authorities", "Certificate authorities that are trusted", self.authorities.clone());
+        own.register("queries", "People's questions to the ledger by method and result", self.queries.clone());
+    }
+
+    /// All of them with a value for each label, so that a text of them names everything that there is: for the reference.
+    #[must_use]
+    pub fn described() -> Registry {
+        let (metrics, mut registry) = (Self::default(), Registry::default());
+        metrics.register(&mut registry);
+        metrics.controller("", 0);
+        metrics.reconcile("").fail();
+        metrics.status_written("");
+        metrics.set_removals_held("", 0);
+        metrics.epoch_recorded("");
+        metrics.set_epoch_lag("", 0);
+        metrics.enrollment("", "");
+        metrics.certificates_failed("");
+        metrics.query("", "");
+        registry
+    }
+
+    /// A look after certificates failed.
+    pub fn certificates_failed(&self, what: &'static str) {
+        self.certificate_failures.get_or_create(&CertificateLabel { what: what.to_owned() }).inc();
+    }
+
+    /// When the authority that issues ends, in seconds of Unix time, and how many are trusted.
+    pub fn authority_ends(&self, at: i64, trusted: usize) {
+        self.authority_end.set(at);
+        self.authorities.set(i64::try_from(trusted).unwrap_or(i64::MAX));
     }
 
     /// A controller runs, with so many reconciles at once at most.
@@ -147,6 +214,11 @@ impl Metrics {
         self.status_writes.get_or_create(&KindLabel { kind: kind.to_owned() }).get()
     }
 
+    /// Whether the gateway's backups have the authority.
+    pub fn set_authority_kept(&self, kept: bool) {
+        self.authority_kept.set(i64::from(kept));
+    }
+
     /// Whether this operator leads.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
@@ -172,6 +244,11 @@ impl Metrics {
     /// How far behind a program's epochs are.
     pub fn set_epoch_lag(&self, program: &str, seconds: i64) {
         self.epoch_lag.get_or_create(&ProgramLabel { program: program.to_owned() }).set(seconds);
+    }
+
+    /// A question to the ledger was taken or turned away.
+    pub fn query(&self, method: &'static str, result: &'static str) {
+        self.queries.get_or_create(&MethodLabel { method, result }).inc();
     }
 
     /// An entry of the inbox was answered.

@@ -1,5 +1,7 @@
 //! The operator's flags.
 
+use std::net::SocketAddr;
+
 use clap::Parser;
 use depin_telemetry::TelemetryOptions;
 
@@ -48,6 +50,28 @@ pub struct Options {
         value_name = "DURATION"
     )]
     pub renewal_grace: i64,
+    /// Namespace to watch and write to, in place of all: then Roles there are enough, beside a ClusterRole for EdgeDeviceModels; repeat it, or separate several by commas
+    #[arg(long, env = "DEPIN_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub watch_namespace: Vec<String>,
+    /// From the introduction of a new certificate authority (kubectl depin ca rotate) to its first certificate, like 1h: so long the slowest gateway may take to hear of it
+    #[arg(long, env = "DEPIN_CA_INTRODUCTION", default_value = "1h", value_parser = grace_ms, value_name = "DURATION")]
+    pub ca_introduction: i64,
+    /// Namespace in which ConfigMap depin-ca is kept too, for agents that mount it; repeat it, or separate several by commas
+    #[arg(long, env = "DEPIN_PUBLISH_CA_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub publish_ca_namespace: Vec<String>,
+    /// PEM file of the CAs of a gateway's certificate that somebody else keeps (cert-manager): the operator then makes none, and trusts these
+    #[arg(long, env = "DEPIN_GATEWAY_CA_FILE", value_name = "FILE")]
+    pub gateway_ca_file: Option<std::path::PathBuf>,
+    /// Audience that the token of an agent's ServiceAccount must be for
+    #[arg(long, env = "DEPIN_TOKEN_AUDIENCE", default_value = "depin-gateway", value_name = "NAME")]
+    pub token_audience: String,
+    /// Loopback address of the query service, which `kubectl depin` reaches by port-forward
+    #[arg(long, env = "DEPIN_QUERY_LISTEN", default_value = "127.0.0.1:8445", value_name = "ADDRESS")]
+    pub query_listen: SocketAddr,
+    /// Hand the certificate authority to the gateway's backups, encrypted to this age public key (age1…); repeat it, or separate several by
+    /// commas. Without it the authority is in no backup
+    #[arg(long, env = "DEPIN_BACKUP_RECIPIENT", value_delimiter = ',', value_name = "KEY")]
+    pub backup_recipient: Vec<String>,
     /// Logging, tracing and the admin server
     #[command(flatten)]
     pub telemetry: TelemetryOptions,

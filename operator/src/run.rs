@@ -1,47 +1,37 @@
 //! The operator's life: wait to lead, prepare, work until told to stop or the leadership is lost.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use depin_crds::{Condition, EdgeAgent, EdgeDevice, EdgeDeviceModel, EdgeEnrollment, EdgeFleet, RewardProgram};
-use depin_identity::CertificateAuthority;
+use depin_crds::EdgeDeviceModel;
+use depin_sealing::Recipients;
 use depin_telemetry::{AdminServer, Check, Health, TelemetryError};
 use kube::{
-    Api, Client, ResourceExt,
-    runtime::{
-        Controller,
-        events::{Recorder, Reporter},
-        reflector::{ObjectRef, Store},
-        watcher,
-    },
+    Api, Client,
+    api::ListParams,
+    runtime::events::{Recorder, Reporter},
 };
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::{
-    agents,
+    authority_backup,
     backoff::Backoff,
-    certificates::{self, CertificatesError, validity},
+    certificates::{CertificatesError, authorities::Authorities, keeper::Keeper},
     clock::Clock,
     cluster,
-    conditions::holds,
-    context::{Context, Stores},
-    controller::drive,
-    devices, enrollments, fleets,
+    context::Context,
+    controllers::Controllers,
+    enrollments, fleets,
     leader::{Election, LeadershipLost},
     ledger::Ledger,
     metrics::Metrics,
-    models,
     options::Options,
     presence::{self, judge::Thresholds},
+    query::{QueryError, QueryServer, Reviews, Views},
     registry::{RegistryError, RegistryWriter, evidence},
     rewards,
     status::{self, StatusHandle},
+    watched::Watched,
 };
 
 /// Why the operator ended.
@@ -59,12 +49,18 @@ pub enum OperatorError {
     /// The leadership is lost.
     #[error(transparent)]
     Leadership(#[from] LeadershipLost),
+    /// The query service failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// A part ended that must not.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
+    /// A recipient of backups is none.
+    #[error("--backup-recipient: {0}")]
+    Recipient(#[from] depin_sealing::SealError),
 }
 
 /// Pause between attempts to reach what is not up yet.
@@ -98,22 +94,37 @@ pub async fn run_with(
         stop.await;
         stopping.send_replace(true);
     });
+    let recipients = Recipients::parse(&options.backup_recipient)?;
     let metrics = Metrics::default();
     let mut exported = prometheus_client::registry::Registry::default();
     metrics.register(&mut exported);
     let health = Health::new();
     let admin = AdminServer::bind(options.telemetry.admin_listen, Arc::new(exported), health.clone()).await?;
     let mut admin = tokio::spawn(admin.run(until(stopped.clone())));
+    let views = match &channel {
+        Some(channel) => Views::given(channel.clone()),
+        None => Views::new(client.clone(), &options, clock),
+    };
+    let questions =
+        QueryServer::bind(options.query_listen, Reviews::new(client.clone()), views, metrics.clone()).await?;
+    let answering = health.readiness("query");
+    let asked = stopped.clone();
+    let mut questions = tokio::spawn(async move { questions.run(&answering, until(asked)).await });
     let mut stop = stopped.clone();
     let me = options.identity.clone().unwrap_or_else(identity);
-    let led = lead(Life { client, clock, options, me, channel, metrics, health, stopped });
+    let led = lead(Life { client, clock, options, recipients, me, channel, metrics, health, stopped });
     tokio::select! {
         outcome = led => outcome,
         _ = &mut admin => if *stop.borrow_and_update() { Ok(()) } else { Err(OperatorError::Ended("the admin server")) },
+        ended = &mut questions => match ended {
+            Ok(Err(error)) => Err(error.into()),
+            _ if *stop.borrow_and_update() => Ok(()),
+            _ => Err(OperatorError::Ended("the query service")),
+        },
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone means the same: nobody is left to say more.
     let _gone = stopped.wait_for(|stopped| *stopped).await.is_err();
 }
@@ -123,6 +134,7 @@ struct Life {
     client: Client,
     clock: Clock,
     options: Options,
+    recipients: Recipients,
     me: String,
     channel: Option<Channel>,
     metrics: Metrics,
@@ -170,15 +182,17 @@ fn identity() -> String {
 async fn work(life: &Life) -> Result<(), OperatorError> {
     let Life { client, clock, options, me, stopped, .. } = life;
     let clock = *clock;
-    let authority = tokio::select! {
-        authority = prepare(client, options, clock) => Arc::new(authority?),
+    let keeper = Keeper::new(client, options, clock, &life.metrics);
+    let authorities = tokio::select! {
+        authorities = prepare(&keeper, options) => authorities?,
         () = until(stopped.clone()) => return Ok(()),
     };
     let channel = match &life.channel {
         Some(channel) => channel.clone(),
-        None => certificates::ledger_channel(&authority, &options.ledger, clock.now())?,
+        None => keeper.channel(&authorities)?,
     };
     let (channel, channels) = watch::channel(channel);
+    let (authorities, _) = watch::channel(Arc::new(authorities));
     let ledger = Ledger::new(channels);
     let reachable = life.health.readiness("ledger");
     let takes = life.health.readiness("registry");
@@ -187,10 +201,12 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
         () = until(stopped.clone()) => return Ok(()),
     };
     let status = StatusHandle::new(life.metrics.clone());
-    let controllers = Controllers::new(client, stopped);
+    let watched = Watched::of(&options.watch_namespace);
+    let controllers = Controllers::new(client, &watched, stopped);
     let context = Arc::new(Context {
         client: client.clone(),
         stores: controllers.stores(),
+        watched,
         ledger: ledger.clone(),
         registry,
         status: status.clone(),
@@ -198,15 +214,19 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
         metrics: life.metrics.clone(),
         clock,
         renewal_grace_ms: options.renewal_grace,
+        token_audience: options.token_audience.clone(),
     });
     let reporter = Reporter { controller: "depin-operator".into(), instance: Some(me.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
     tokio::select! {
         written = writer.run() => written.map_err(Into::into).and(Err(OperatorError::Ended("the registry writer"))),
-        decided = decide(life, &context, &authority) => decided,
+        decided = decide(life, &context, authorities.subscribe()) => decided,
+        () = authority_backup::run(&ledger, authorities.subscribe(), &life.recipients, &life.metrics) => {
+            Err(OperatorError::Ended("the keeping of the authorities"))
+        }
         () = ledger.watch(&reachable) => Err(OperatorError::Ended("the look at the ledger")),
         () = status::run(status, client.clone(), recorder, clock) => Err(OperatorError::Ended("the status writer")),
-        renewed = renew(client, options, &authority, clock, channel) => renewed,
+        kept = keep(&keeper, &authorities, &channel, life.channel.is_some()) => kept,
         () = drained(controllers.run(&context), stopped.clone()) => Ok(()),
     }
 }
@@ -215,21 +235,41 @@ async fn work(life: &Life) -> Result<(), OperatorError> {
 async fn decide(
     life: &Life,
     context: &Arc<Context>,
-    authority: &Arc<CertificateAuthority>,
+    authorities: watch::Receiver<Arc<Authorities>>,
 ) -> Result<(), OperatorError> {
     let synced = life.health.readiness("resources");
-    if context.stores.ready().await.is_err() {
-        return Err(OperatorError::Ended("a watch"));
-    }
+    listed(life, context, &synced).await?;
     synced.pass();
     tracing::info!("resources are listed; answering the inbox and closing epochs");
     tokio::select! {
-        answered = enrollments::inbox::run(Arc::clone(context), Arc::clone(authority)) => answered.map_err(Into::into),
+        answered = enrollments::inbox::run(Arc::clone(context), authorities) => answered.map_err(Into::into),
         closed = rewards::epochs::run(Arc::clone(context)) => closed.map_err(Into::into),
         () = evidence::run(Arc::clone(context), &life.options.namespace) => Err(OperatorError::Ended("the watch of deletions")),
         () = presence::run(Arc::clone(context), thresholds(&life.options)) => Err(OperatorError::Ended("presence")),
         () = enrollments::sweep(Arc::clone(context)) => Err(OperatorError::Ended("the sweep of invitations")),
         () = fleets::rollup::run(Arc::clone(context)) => Err(OperatorError::Ended("the roll-up")),
+    }
+}
+
+/// Waits until every kind was listed once; what keeps it from that is told.
+async fn listed(life: &Life, context: &Context, synced: &Check) -> Result<(), OperatorError> {
+    let ready = context.stores.ready();
+    tokio::pin!(ready);
+    loop {
+        tokio::select! {
+            ended = &mut ready => return ended.map_err(|_| OperatorError::Ended("a watch")),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        // A watch that is refused tries for ever; a list tells why.
+        let models: Api<EdgeDeviceModel> = Api::all(life.client.clone());
+        let one = ListParams::default().limit(1);
+        synced.fail(match models.list_metadata(&one).await {
+            Ok(_) => "not every kind is listed yet; see the log for what the API server refuses".to_owned(),
+            Err(error) => format!(
+                "EdgeDeviceModels cannot be listed: {error}; they lie in no namespace: the operator needs a ClusterRole for them also with \
+                 --watch-namespace"
+            ),
+        });
     }
 }
 
@@ -242,11 +282,11 @@ fn thresholds(options: &Options) -> Thresholds {
     }
 }
 
-/// The authority and the gateway's certificate, tried until the API server takes them.
-async fn prepare(client: &Client, options: &Options, clock: Clock) -> Result<CertificateAuthority, CertificatesError> {
+/// The authorities and the gateway's certificate, tried until the API server takes them.
+async fn prepare(keeper: &Keeper<'_>, options: &Options) -> Result<Authorities, CertificatesError> {
     loop {
-        match try_prepare(client, options, clock).await {
-            Ok(authority) => return Ok(authority),
+        match keeper.prepare().await {
+            Ok(authorities) => return Ok(authorities),
             Err(error @ CertificatesError::Api { .. }) => {
                 tracing::warn!(%error, namespace = options.namespace, "certificates cannot be kept yet; does the namespace exist?");
                 tokio::time::sleep(RETRY).await;
@@ -254,19 +294,6 @@ async fn prepare(client: &Client, options: &Options, clock: Clock) -> Result<Cer
             Err(error) => return Err(error),
         }
     }
-}
-
-async fn try_prepare(
-    client: &Client,
-    options: &Options,
-    clock: Clock,
-) -> Result<CertificateAuthority, CertificatesError> {
-    let authority = certificates::ensure_authority(client, &options.namespace, clock.now()).await?;
-    certificates::publish_authority(client, &options.namespace, &authority).await?;
-    if certificates::ensure_gateway(client, &options.namespace, &authority, &options.gateway_name, clock.now()).await? {
-        tracing::info!(hosts = ?options.gateway_name, "the gateway's certificate is in Secret {}", certificates::GATEWAY);
-    }
-    Ok(authority)
 }
 
 /// Takes the writer token and reads the registry, tried until the ledger answers.
@@ -302,31 +329,16 @@ async fn open(
     }
 }
 
-/// Looks after the gateway's certificate and the operator's own.
-async fn renew(
-    client: &Client,
-    options: &Options,
-    authority: &CertificateAuthority,
-    clock: Clock,
-    channel: watch::Sender<Channel>,
+/// Looks after the certificates; over a channel that was given, that one stays.
+async fn keep(
+    keeper: &Keeper<'_>,
+    authorities: &watch::Sender<Arc<Authorities>>,
+    channel: &watch::Sender<Channel>,
+    given: bool,
 ) -> Result<(), OperatorError> {
-    let mut made = clock.now();
-    loop {
-        tokio::time::sleep(validity::LOOK).await;
-        let now = clock.now();
-        if let Err(error) = certificates::keep_authority(client, &options.namespace, authority).await {
-            tracing::warn!(%error, "the CA's Secret could not be looked after");
-        }
-        match certificates::ensure_gateway(client, &options.namespace, authority, &options.gateway_name, now).await {
-            Ok(true) => tracing::info!("the gateway's certificate is renewed"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the gateway's certificate could not be looked after"),
-        }
-        if now.since(made) >= validity::OWN_RENEWAL_MS {
-            channel.send_replace(certificates::ledger_channel(authority, &options.ledger, now)?);
-            made = now;
-        }
-    }
+    let (unused, _) = watch::channel(channel.borrow().clone());
+    let kept = keeper.run(authorities, if given { &unused } else { channel }).await;
+    kept.map(|never| match never {}).map_err(Into::into)
 }
 
 /// The end of the controllers, or some time after a signal.
@@ -338,141 +350,4 @@ async fn drained(running: impl Future<Output = ()>, stopped: watch::Receiver<boo
             tokio::time::sleep(DRAIN).await;
         } => tracing::warn!("controllers did not finish in time"),
     }
-}
-
-struct Controllers {
-    models: Controller<EdgeDeviceModel>,
-    fleets: Controller<EdgeFleet>,
-    agents: Controller<EdgeAgent>,
-    devices: Controller<EdgeDevice>,
-    enrollments: Controller<EdgeEnrollment>,
-    programs: Controller<RewardProgram>,
-}
-
-fn controller<K>(client: &Client, stopped: &watch::Receiver<bool>) -> Controller<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
-    let api: Api<K> = Api::all(client.clone());
-    Controller::new(api, watcher::Config::default()).graceful_shutdown_on(until(stopped.clone()))
-}
-
-impl Controllers {
-    fn new(client: &Client, stopped: &watch::Receiver<bool>) -> Self {
-        let any = watcher::Config::default;
-        let devices = controller::<EdgeDevice>(client, stopped);
-        let (of_fleet, of_agent) = (by_fleet(devices.store()), by_agent(devices.store()));
-        let fleets = controller::<EdgeFleet>(client, stopped);
-        let of_model = by_model(fleets.store());
-        let programs = controller::<RewardProgram>(client, stopped);
-        let pays = programs_of(programs.store());
-        Self {
-            models: controller(client, stopped),
-            fleets: fleets.watches(Api::<EdgeDeviceModel>::all(client.clone()), any(), of_model),
-            agents: controller(client, stopped),
-            devices: devices.watches(Api::<EdgeFleet>::all(client.clone()), any(), of_fleet).watches(
-                Api::<EdgeAgent>::all(client.clone()),
-                any(),
-                of_agent,
-            ),
-            enrollments: controller(client, stopped),
-            programs: programs.watches(Api::<EdgeFleet>::all(client.clone()), any(), pays),
-        }
-    }
-
-    fn stores(&self) -> Stores {
-        Stores {
-            models: self.models.store(),
-            fleets: self.fleets.store(),
-            agents: self.agents.store(),
-            devices: self.devices.store(),
-            enrollments: self.enrollments.store(),
-            programs: self.programs.store(),
-        }
-    }
-
-    fn run(self, context: &Arc<Context>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let context = || Arc::clone(context);
-        let models = drive("models", self.models, 4, context(), models::reconcile);
-        let fleets = drive("fleets", self.fleets, 8, context(), fleets::reconcile);
-        let agents = drive("agents", self.agents, 64, context(), agents::reconcile);
-        // Many wait for one batch of the registry writer together.
-        let devices = drive("devices", self.devices, 1024, context(), devices::reconcile);
-        let enrollments = drive("enrollments", self.enrollments, 16, context(), enrollments::reconcile);
-        let programs = drive("programs", self.programs, 8, context(), rewards::reconcile);
-        Box::pin(async move {
-            tokio::join!(models, fleets, agents, devices, enrollments, programs);
-        })
-    }
-}
-
-/// Whether an object's spec or its condition `Ready` is another than when it was last seen. Other parts of a status change often and
-/// concern no other object.
-#[derive(Default)]
-struct Turns(Mutex<HashMap<String, (i64, bool)>>);
-
-impl Turns {
-    fn turned<K: kube::Resource>(&self, object: &K, conditions: &[Condition]) -> bool {
-        let state = (object.meta().generation.unwrap_or_default(), holds(conditions, "Ready"));
-        let uid = object.uid().unwrap_or_default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, state) != Some(state)
-    }
-}
-
-/// Devices whose entry may change, or no longer waits, because their fleet turned.
-fn by_fleet(devices: Store<EdgeDevice>) -> impl Fn(EdgeFleet) -> Vec<ObjectRef<EdgeDevice>> + Send + Sync + 'static {
-    let turns = Turns::default();
-    move |fleet| {
-        if !turns.turned(&fleet, fleet.status.as_ref().map_or(&[], |status| &status.conditions)) {
-            return Vec::new();
-        }
-        let (namespace, name) = (fleet.namespace(), fleet.name_any());
-        select(&devices, |device| device.namespace() == namespace && device.spec.fleet == name)
-    }
-}
-
-/// Devices that no longer wait because their agent turned.
-fn by_agent(devices: Store<EdgeDevice>) -> impl Fn(EdgeAgent) -> Vec<ObjectRef<EdgeDevice>> + Send + Sync + 'static {
-    let turns = Turns::default();
-    move |agent| {
-        if !turns.turned(&agent, agent.status.as_ref().map_or(&[], |status| &status.conditions)) {
-            return Vec::new();
-        }
-        let (namespace, name) = (agent.namespace(), agent.name_any());
-        select(&devices, |device| device.namespace() == namespace && device.spec.agent == name)
-    }
-}
-
-/// Fleets that no longer wait because their model turned.
-fn by_model(fleets: Store<EdgeFleet>) -> impl Fn(EdgeDeviceModel) -> Vec<ObjectRef<EdgeFleet>> + Send + Sync + 'static {
-    let turns = Turns::default();
-    move |model| {
-        if !turns.turned(&model, model.status.as_ref().map_or(&[], |status| &status.conditions)) {
-            return Vec::new();
-        }
-        select(&fleets, |fleet| fleet.spec.model_ref.name == model.name_any())
-    }
-}
-
-/// Programs that no longer wait, or no longer fit, because a fleet turned.
-fn programs_of(
-    programs: Store<RewardProgram>,
-) -> impl Fn(EdgeFleet) -> Vec<ObjectRef<RewardProgram>> + Send + Sync + 'static {
-    let turns = Turns::default();
-    move |fleet| {
-        if !turns.turned(&fleet, fleet.status.as_ref().map_or(&[], |status| &status.conditions)) {
-            return Vec::new();
-        }
-        select(&programs, |program| {
-            program.namespace() == fleet.namespace() && program.spec.fleets.contains(&fleet.name_any())
-        })
-    }
-}
-
-fn select<K>(store: &Store<K>, wanted: impl Fn(&K) -> bool) -> Vec<ObjectRef<K>>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
-    let all = store.state();
-    all.iter().filter(|object| wanted(object.as_ref())).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }

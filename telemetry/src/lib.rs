@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod health;
 pub mod options;
+pub mod service_manager;
 pub mod shutdown;
 pub mod trace_context;
 pub mod watchdog;
@@ -18,5 +19,6 @@ pub use admin::AdminServer;
 pub use error::TelemetryError;
 pub use health::{Check, Health};
 pub use options::{LogFormat, TelemetryOptions};
+pub use service_manager::ServiceManager;
 pub use setup::{TelemetryGuard, init};
 pub use shutdown::shutdown_signal;

@@ -75,6 +75,27 @@ impl Center {
         &self.registry
     }
 
+    /// The authority of all certificates, once more.
+    ///
+    /// # Errors
+    /// When it cannot be read again.
+    pub fn authority(&self) -> Result<CertificateAuthority> {
+        Ok(CertificateAuthority::from_pem(&self.authority.certificate_pem(), &self.authority.key_pem())?)
+    }
+
+    /// Writes key, certificate and authority of an operator's client, for the plugin: `client.crt`, `client.key`, `ca.crt`.
+    ///
+    /// # Errors
+    /// When they cannot be made or written.
+    pub fn certify_client(&self, folder: &Path) -> Result<()> {
+        let key = SigningKey::generate()?;
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("client.crt"), issue(&self.authority, &key, &PeerIdentity::Operator)?)?;
+        fs::write(folder.join("client.key"), key.to_pem().as_bytes())?;
+        fs::write(folder.join("ca.crt"), self.authority.certificate_pem())?;
+        Ok(())
+    }
+
     /// Makes a key and a certificate for an agent, and puts both into its state.
     ///
     /// # Errors

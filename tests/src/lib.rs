@@ -6,6 +6,7 @@
 pub mod center;
 pub mod money;
 pub mod observer;
+pub mod promised;
 
 use std::{
     path::{Path, PathBuf},

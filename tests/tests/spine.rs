@@ -6,7 +6,13 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use depin_tests::{Cluster, Observer, Stack, eventually, money, now_ms, observer::Sums, start_networks, tools::Tools};
+use depin_tests::{
+    Cluster, Observer, Stack, eventually, money, now_ms,
+    observer::Sums,
+    promised::{known_devices, promised, promised_key},
+    start_networks,
+    tools::Tools,
+};
 use serde_json::Value;
 use xtask::{demo::networks, stack::NAMESPACE};
 
@@ -14,31 +20,6 @@ const PROGRAMS: [&str; 2] = ["energy/kilowatts", "weather/observations"];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Messages of each device, one a second: over an epoch's end.
 const MESSAGES: &str = "25";
-
-/// What the hardware says should count, by serial and metric name in the payload.
-fn promised(reports: &[Value]) -> Sums {
-    let mut sums = Sums::new();
-    for (serial, device) in reports.iter().flat_map(|report| report["devices"].as_object().unwrap()) {
-        for (metric, sum) in device["metrics"].as_object().unwrap() {
-            let value = (sum["count"].as_u64().unwrap(), sum["sum"].as_str().unwrap().parse().unwrap());
-            assert_eq!(sums.insert((serial.clone(), metric.clone()), value), None);
-        }
-    }
-    sums
-}
-
-/// The models' names of what payloads call otherwise.
-fn metric_in_payload(metric: &str) -> &[&str] {
-    match metric {
-        "power" => &["power", "power_w"],
-        "energy" => &["energy", "energy_kwh"],
-        "temperature" => &["temperature_c"],
-        "humidity" => &["humidity_pct"],
-        "pressure" => &["pressure_hpa"],
-        "wind" => &["wind_ms"],
-        _ => &[],
-    }
-}
 
 fn start(dir: &Path) -> (Cluster, Stack, u64) {
     let (cluster, stack) = start_networks(dir).unwrap();
@@ -69,17 +50,6 @@ fn lose_the_cluster(cluster: &mut Cluster, stack: &mut Stack, genesis: u64) {
     networks::apply_fleets(cluster).unwrap();
     networks::apply_devices(cluster).unwrap();
     networks::apply_programs(cluster, genesis).unwrap();
-}
-
-/// Namespace and serial of each EdgeDevice, by the id that the ledger calls it.
-fn known_devices(cluster: &Cluster) -> BTreeMap<String, (String, String)> {
-    let objects = cluster.get(&["edgedevices", "-A"]).unwrap();
-    let device = |object: &Value| {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let id = text(&object["status"]["did"])?.trim_start_matches("did:depin:").to_owned();
-        Some((id, (text(&object["metadata"]["namespace"])?, text(&object["spec"]["serial"])?)))
-    };
-    objects["items"].as_array().unwrap().iter().filter_map(device).collect()
 }
 
 fn start_hardware(stack: &mut Stack) {
@@ -156,16 +126,14 @@ fn what_hardware_was_promised_is_counted_once_in_exact_sums() {
                 if !program.starts_with(namespace.as_str()) {
                     continue;
                 }
-                let mut keys = metric_in_payload(&metric).iter().map(|name| (serial.clone(), (*name).to_owned()));
-                let key = keys.find(|key| promised.contains_key(key)).expect("a promised metric");
-                let entry = counted.entry(key).or_default();
+                let entry = counted.entry(promised_key(&promised, serial, &metric)).or_default();
                 entry.0 += count;
                 entry.1 += sum;
             }
         }
     }
-    assert_eq!(counted, promised);
     let readings = runtime.block_on(watching.readings()).unwrap();
+    assert_eq!(counted, promised, "judged: {readings}");
     assert_eq!(readings["accepted"].as_u64().unwrap(), promised.values().map(|(count, _)| count).sum::<u64>());
     stack.stop().unwrap();
 }

@@ -55,7 +55,8 @@ impl Site {
         command
             .env("KUBECONFIG", &kubeconfig)
             .args(["--namespace", NAMESPACE, "--ledger", &self.stack.ledger(), "--gateway-name", "127.0.0.1"])
-            .args(["--leader-elect", "--identity", name, "--admin-listen", "127.0.0.1:0"]);
+            .args(["--leader-elect", "--identity", name, "--admin-listen", "127.0.0.1:0"])
+            .args(["--query-listen", "127.0.0.1:0"]);
         Process::start(name, &mut command, &self.stack.dir.join("logs").join(format!("{name}.log"))).unwrap()
     }
 

@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod postgresql;
 mod small_disk;
 
+pub use postgresql::PostgresqlServer;
 pub use rand_chacha::ChaCha8Rng as Rng;
 pub use rand_core::Rng as RngCore;
 use rand_core::SeedableRng;
@@ -19,6 +21,12 @@ pub use small_disk::SmallDisk;
 
 /// How often a long run tells how far it is.
 const PROGRESS: Duration = Duration::from_secs(15);
+
+/// Whether full counts are asked for, and whatever else takes its time: see [`run`].
+#[must_use]
+pub fn is_soak() -> bool {
+    std::env::var_os("DEPIN_TRIAL_ROUNDS").is_some()
+}
 
 /// Runs `round` again and again, each time with a generator of its own made from the seed and the round's number.
 ///

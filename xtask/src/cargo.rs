@@ -15,9 +15,13 @@ use sha2::{Digest as _, Sha256};
 const KEPT: usize = 1;
 
 /// Cargo with a target directory that outlives the clone.
+///
+/// Programs are static where the C library allows it (`.cargo/config.toml`): they run in an otherwise empty image.
 #[derive(Clone, Debug)]
 pub struct Cargo {
     target: PathBuf,
+    triple: String,
+    release: bool,
 }
 
 impl Cargo {
@@ -28,17 +32,22 @@ impl Cargo {
     /// # Errors
     /// When the compiler cannot be asked.
     pub fn find() -> Result<Self> {
-        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
-            return Self { target: workspace().join(target) }.for_clone(&workspace());
-        }
         let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
+        let triple = String::from_utf8_lossy(&version.stdout)
+            .lines()
+            .find_map(|line| line.strip_prefix("host: "))
+            .context("rustc -vV names no host")?
+            .to_owned();
+        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
+            return Self { target: workspace().join(target), triple, release: false }.for_clone(&workspace());
+        }
         let mut digest = Sha256::new();
         digest.update(&version.stdout);
         let digest = hex::encode(digest.finalize());
         let builds = cache_dir()?.join("build");
         let target = builds.join(digest.get(..16).unwrap_or(&digest));
         prune(&builds, &target);
-        Self { target }.for_clone(&workspace())
+        Self { target, triple, release: false }.for_clone(&workspace())
     }
 
     /// With outputs of this clone only: what another one built of the workspace itself is forgotten, compiled dependencies stay.
@@ -67,10 +76,42 @@ impl Cargo {
         &self.target
     }
 
+    /// The same for another machine, like `aarch64-unknown-linux-gnu`.
+    #[must_use]
+    pub fn target_triple(mut self, triple: &str) -> Self {
+        triple.clone_into(&mut self.triple);
+        self
+    }
+
+    /// The same, optimised.
+    #[must_use]
+    pub fn optimised(mut self) -> Self {
+        self.release = true;
+        self
+    }
+
+    /// Whether programs are optimised as for a release.
+    #[must_use]
+    pub fn is_optimised(&self) -> bool {
+        self.release
+    }
+
+    /// What programs are built for.
+    #[must_use]
+    pub fn triple(&self) -> &str {
+        &self.triple
+    }
+
+    /// Where the built programs of the workspace are.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.target.join(&self.triple).join(if self.release { "release" } else { "debug" })
+    }
+
     /// A built program of the workspace.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.target.join("debug").join(name)
+        self.programs().join(name)
     }
 
     /// `cargo ARGUMENTS…` in the workspace's root.
@@ -78,12 +119,17 @@ impl Cargo {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments).current_dir(workspace()).env("CARGO_TARGET_DIR", &self.target);
-        // `cargo run` describes xtask's own package to its child; build scripts must not see that.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-                command.env_remove(name);
-            }
+        command.env("CARGO_BUILD_TARGET", &self.triple);
+        if self.release {
+            // No path of this machine gets into what others are to build to the same bytes. Added to the flags of the configuration.
+            let flags: Vec<String> = [(Some(workspace()), "/build"), (cargo_home(), "/cargo")]
+                .into_iter()
+                .filter_map(|(path, shown)| Some(format!("--remap-path-prefix={}={shown}", path?.display())))
+                .collect();
+            let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", self.triple.to_uppercase().replace('-', "_"));
+            command.env(variable, flags.join(" "));
         }
+        forget_package(&mut command);
         command
     }
 
@@ -92,12 +138,43 @@ impl Cargo {
     /// # Errors
     /// When the build fails.
     pub fn build_programs(&self) -> Result<()> {
-        let mut command = self.command(&["build", "--workspace", "--bins", "--examples"]);
+        self.build(&["--bins", "--examples"])
+    }
+
+    /// Builds some programs.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub fn build_some(&self, programs: &[&str]) -> Result<()> {
+        let arguments: Vec<&str> = programs.iter().flat_map(|program| ["--bin", program]).collect();
+        self.build(&arguments)
+    }
+
+    fn build(&self, what: &[&str]) -> Result<()> {
+        let mut command = self.command(&["build", "--workspace"]);
+        command.args(what);
+        if self.release {
+            command.arg("--release");
+        }
         if !command.status().context("cannot run cargo")?.success() {
             bail!("the programs do not build");
         }
         Ok(())
     }
+}
+
+/// `cargo run` describes xtask's own package to its child; build scripts must not see that.
+pub(crate) fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)
 }
 
 /// Deletes outputs of lock files long gone. Best effort: what is left costs only disk.

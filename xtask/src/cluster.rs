@@ -1,6 +1,7 @@
 //! The cluster that a demo or a test works on: a control plane of its own, or the one that KUBECONFIG names.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,6 +18,8 @@ pub struct Cluster {
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     own: Option<ControlPlane>,
+    /// Network namespace from which it is reached, where that is not everybody's.
+    network: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -26,7 +29,7 @@ impl Cluster {
     /// When it does not come up.
     pub fn start(dir: &Path) -> Result<Self> {
         let own = ControlPlane::start_in(dir)?;
-        Ok(Self { kubectl: Tools::find()?.kubectl, kubeconfig: own.kubeconfig(), own: Some(own) })
+        Ok(Self { kubectl: Tools::find()?.kubectl, kubeconfig: own.kubeconfig(), own: Some(own), network: None })
     }
 
     /// The cluster that KUBECONFIG, or else ~/.kube/config, names.
@@ -38,9 +41,15 @@ impl Cluster {
         let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from).or_else(home);
         let kubeconfig =
             kubeconfig.filter(|path| path.is_file()).context("--use-cluster needs KUBECONFIG to name a file")?;
-        let cluster = Self { kubectl: Tools::find()?.kubectl, kubeconfig, own: None };
+        let cluster = Self { kubectl: Tools::find()?.kubectl, kubeconfig, own: None, network: None };
         cluster.kubectl(&["version"]).context("the cluster of KUBECONFIG does not answer")?;
         Ok(cluster)
+    }
+
+    /// The cluster of a kubeconfig, whose server is reached from a network namespace only.
+    #[must_use]
+    pub fn inside(kubectl: PathBuf, kubeconfig: PathBuf, network: PathBuf) -> Self {
+        Self { kubectl, kubeconfig, own: None, network: Some(network) }
     }
 
     /// The administrator's kubeconfig.
@@ -73,7 +82,8 @@ impl Cluster {
     /// # Errors
     /// When it fails, with its message.
     pub fn kubectl_with(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
-        let mut child = Command::new(&self.kubectl)
+        let mut child = self
+            .program()
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::piped())
@@ -89,6 +99,10 @@ impl Cluster {
             bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn program(&self) -> Command {
+        self.network.as_ref().map_or_else(|| Command::new(&self.kubectl), |network| enter(network, &self.kubectl))
     }
 
     /// `kubectl get … -o json`.
@@ -143,4 +157,13 @@ impl Cluster {
         let text = self.kubectl(&["get", "secret", name, "-n", namespace, "--ignore-not-found", &template])?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
+}
+
+/// A program that runs in a network namespace.
+pub(crate) fn enter(network: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut option = OsString::from("--net=");
+    option.push(network);
+    let mut command = Command::new("nsenter");
+    command.arg(option).arg("--").arg(program);
+    command
 }

@@ -4,7 +4,6 @@
 //! controllers do (garbage collection, namespace deletion) does not happen here.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -78,7 +77,7 @@ impl ControlPlane {
             server: format!("https://127.0.0.1:{api_port}"),
             api_port,
             etcd_port: free_port()?,
-            token: hex::encode(rcgen::KeyPair::generate()?.serialize_der().get(..16).unwrap_or_default()),
+            token: hex::encode(crate::random()?),
         };
         settings.write_files()?;
         let mut plane = Self { tools: tools.clone(), settings, api_server: None, etcd: None, _own_dir: None };
@@ -225,24 +224,33 @@ impl ControlPlane {
 impl Settings {
     fn write_files(&self) -> Result<()> {
         let Self { dir, server, token, .. } = self;
-        let key = rcgen::KeyPair::generate().context("cannot make the service accounts' key")?;
-        write_private(&dir.join("service-account.key"), &key.serialize_pem())?;
-        write_private(&dir.join("service-account.pub"), &key.public_key_pem())?;
+        write_account_keys(dir)?;
         write_private(&dir.join("tokens.csv"), &format!("{token},admin,admin,system:masters\n"))?;
-        let authority = dir.join("certs/apiserver.crt");
-        let mut config = String::from("apiVersion: v1\nkind: Config\ncurrent-context: depin\n");
-        write!(
-            config,
-            "clusters:\n- name: depin\n  cluster: {{server: {server:?}, certificate-authority: {:?}}}\n",
-            authority.display().to_string()
-        )?;
-        write!(config, "users:\n- name: admin\n  user: {{token: {token:?}}}\n")?;
-        config.push_str("contexts:\n- name: depin\n  context: {cluster: depin, user: admin, namespace: default}\n");
+        let config = kubeconfig(server, &dir.join("certs/apiserver.crt"), "admin", token);
         write_private(&dir.join("kubeconfig"), &config)
     }
 }
 
-fn flag(name: &str, path: &Path) -> std::ffi::OsString {
+/// The keys of ServiceAccounts' tokens, as `service-account.key` and `service-account.pub`.
+pub(crate) fn write_account_keys(dir: &Path) -> Result<()> {
+    let key = rcgen::KeyPair::generate().context("cannot make the service accounts' key")?;
+    write_private(&dir.join("service-account.key"), &key.serialize_pem())?;
+    write_private(&dir.join("service-account.pub"), &key.public_key_pem())
+}
+
+/// A kubeconfig for whoever shows `token` at `server`.
+pub(crate) fn kubeconfig(server: &str, authority: &Path, user: &str, token: &str) -> String {
+    let authority = authority.display().to_string();
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: depin\n\
+         clusters:\n- name: depin\n  cluster: {{server: {server:?}, certificate-authority: {authority:?}}}\n\
+         users:\n- name: {user}\n  user: {{token: {token:?}}}\n\
+         contexts:\n- name: depin\n  context: {{cluster: depin, user: {user}, namespace: default}}\n"
+    )
+}
+
+/// `NAME=PATH`.
+pub(crate) fn flag(name: &str, path: &Path) -> std::ffi::OsString {
     let mut flag = std::ffi::OsString::from(name);
     flag.push("=");
     flag.push(path);

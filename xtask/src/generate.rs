@@ -1,4 +1,4 @@
-//! Runs the generator (`examples/generate.rs`), which needs the project's own types and is built with the workspace.
+//! Runs the generator (`examples/generate`), which needs the project's own types and is built with the workspace.
 
 use std::process::ExitCode;
 

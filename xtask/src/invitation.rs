@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use sha2::{Digest as _, Sha256};
 
 use crate::{cluster::Cluster, stack::NAMESPACE};
@@ -14,9 +14,7 @@ use crate::{cluster::Cluster, stack::NAMESPACE};
 pub fn invite(cluster: &Cluster, namespace: &str, agent: &str, fleets: &[&str]) -> Result<String> {
     let jsonpath = "-o=jsonpath={.data.sha256}";
     let ca = cluster.kubectl(&["get", "configmap", "depin-ca", "-n", NAMESPACE, jsonpath])?;
-    let key = rcgen::KeyPair::generate()?;
-    let secret = Sha256::digest(key.serialize_der());
-    let secret = secret.get(..16).context("a digest is too short")?;
+    let secret = crate::random()?;
     let hash = hex::encode(Sha256::digest(secret));
     let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3_600;
     let fleets: Vec<String> = fleets.iter().map(|fleet| format!("{fleet:?}")).collect();

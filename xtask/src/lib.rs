@@ -10,9 +10,13 @@ pub mod demo;
 pub mod documents;
 pub mod generate;
 pub mod harness;
+pub mod images;
 pub mod invitation;
+pub mod krew;
 pub mod licences;
 pub mod money;
+pub mod nodes;
+pub mod package;
 pub mod packages;
 pub mod pins;
 pub mod process;
@@ -47,12 +51,20 @@ pub enum Command {
     Demo(demo::Options),
     /// Run everything that CI runs; the last line is `N passed, N failed`
     Test(test::Options),
-    /// Build the pinned control plane programs into the cache, if they are not there
+    /// Build the pinned programs of demo and tests into the cache, if they are not there
     Tools,
+    /// A real cluster on this machine: a control plane and two edge nodes in namespaces of their own
+    Cluster(nodes::Options),
+    /// Build the product's container images, without a daemon
+    Images(images::Options),
     /// Write what is generated: CRD YAML, the API reference, the list of reasons
     Generate(generate::Options),
+    /// Pack the kubectl plugin for krew: an archive for each platform, and the manifest with their digests
+    Krew(krew::Options),
     /// Run the randomized suites for their full number of rounds and write a report to docs/reliability/
     Soak(soak::Options),
+    /// Make the agent's package for boxes outside a cluster: a Debian package and an archive
+    Package(package::Options),
     /// Measure how fast the product is on this machine and write docs/benchmarks/
     Bench(bench::Options),
 }
@@ -65,9 +77,20 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
-        Command::Tools => tools::prepare().map(|_| ExitCode::SUCCESS),
+        Command::Tools => {
+            tools::prepare()?;
+            match nodes::RealCluster::impossible_here() {
+                None => tools::prepare_nodes().map(drop)?,
+                Some(reason) => eprintln!("The programs of a real cluster's nodes are not built: {reason}"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Cluster(options) => nodes::run(&options),
+        Command::Images(options) => images::run(&options),
         Command::Generate(options) => generate::run(&options),
+        Command::Krew(options) => krew::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Package(options) => package::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }
@@ -84,6 +107,17 @@ pub fn workspace() -> PathBuf {
 /// When loopback has no free port.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// 128 random bits: a new key's digest is the nearest source of them.
+///
+/// # Errors
+/// When the system has no randomness.
+pub(crate) fn random() -> anyhow::Result<[u8; 16]> {
+    use anyhow::Context as _;
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(rcgen::KeyPair::generate()?.serialize_der());
+    digest.first_chunk().copied().context("a digest is too short")
 }
 
 /// Writes a file that only its owner may read: keys, tokens and what holds them.

@@ -40,6 +40,34 @@ pub const PYTHON: Package = Package {
 pub const COMPILER: Package =
     Package { program: "c++", package: "g++", without: "the fuzz targets are skipped", proof: &[], service: None };
 
+/// What kube-proxy and the CNI plugins write rules with.
+pub const NFT: Package = Package {
+    program: "nft",
+    package: "nftables",
+    without: "the real cluster is skipped",
+    proof: &[],
+    service: Some("nftables"),
+};
+/// What starts the real cluster's containers. Built from its Go module it would need libseccomp's headers: a package as well.
+pub const RUNC: Package = Package {
+    program: "runc",
+    package: "runc",
+    without: "the real cluster is skipped",
+    proof: &["features"],
+    service: None,
+};
+/// What makes the real cluster's links.
+pub const IP: Package =
+    Package { program: "ip", package: "iproute2", without: "the real cluster is skipped", proof: &[], service: None };
+/// The database server that the tests of the PostgreSQL ledger run. Debian keeps its programs in a directory of their version.
+pub const POSTGRESQL: Package = Package {
+    program: "initdb",
+    package: "postgresql",
+    without: "the tests of the ledger in PostgreSQL are skipped",
+    proof: &[],
+    service: Some("postgresql"),
+};
+
 impl Package {
     /// The program, if this machine has it whole.
     #[must_use]
@@ -49,7 +77,9 @@ impl Package {
 
     fn locate(&self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         std::env::split_paths(&path)
+            .chain(versions.map(|version| version.path().join("bin")))
             .chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"].map(PathBuf::from))
             .map(|directory| directory.join(self.program))
             .find(|candidate| candidate.is_file())

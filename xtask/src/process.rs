@@ -34,12 +34,10 @@ impl Process {
     /// # Errors
     /// When the log cannot be opened or the program not be started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("cannot write the log {}", log.display()))?;
+        let output = open(log)?;
+        // An error's backtrace would push the error itself out of the end of the log. Panics keep theirs.
         let child = command
+            .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -61,6 +59,22 @@ impl Process {
                 Err(error).context("cannot start sh, which guards against programs left behind")
             }
         }
+    }
+
+    /// Starts `command` with both its outputs appended to `log`, and lets it outlive whoever started it: the caller must
+    /// know how it ends. Answers with its id.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or the program not be started.
+    pub fn start_alone(command: &mut Command, log: &Path) -> Result<u32> {
+        let output = open(log)?;
+        let command = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", Path::new(command.get_program()).display()))?;
+        let id = child.id();
+        // Reaped where its end comes first, so that it does not stay as a zombie.
+        thread::spawn(move || child.wait());
+        Ok(id)
     }
 
     /// What it was called at the start.
@@ -169,10 +183,7 @@ impl Process {
     /// The last lines of its log.
     #[must_use]
     pub fn log_end(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+        end_of(&self.log)
     }
 }
 
@@ -180,6 +191,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.crash();
     }
+}
+
+fn open(log: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(log);
+    file.with_context(|| format!("cannot write the log {}", log.display()))
+}
+
+/// The last lines of a log.
+pub(crate) fn end_of(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
 }
 
 /// Kills and reaps. Both fail only if the process is gone already, which is what is wanted.

@@ -14,6 +14,7 @@ use clap::Args;
 use crate::{
     cargo::Cargo,
     harness::Tally,
+    nodes::{self, RealCluster},
     packages,
     test::{follow, node_packages},
     tools,
@@ -46,12 +47,23 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     let cargo = Cargo::find()?;
     // A suite that is skipped is not a soak.
-    packages::PYTHON.prepare().with_context(|| packages::PYTHON.remedy())?;
+    for package in [packages::PYTHON, packages::POSTGRESQL] {
+        package.prepare().with_context(|| package.remedy())?;
+    }
     if let Some(missing) = node_packages()?.skipped.first() {
         bail!("{missing}");
     }
     tools::prepare()?;
     cargo.build_programs()?;
+    let images = match RealCluster::impossible_here() {
+        None => {
+            Some(nodes::prepare(&cargo)?)
+        }
+        Some(reason) => {
+            println!("skipped: {reason}");
+            None
+        }
+    };
     let started = Instant::now();
     let mut command = cargo.command(&["test", "--workspace", "--no-fail-fast", "--color", "never"]);
     match &options.suite {
@@ -60,6 +72,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     command.args(["--", "--show-output"]).args(&options.only);
     command.env("DEPIN_TRIAL_ROUNDS", options.rounds.to_string()).env("DEPIN_TRIAL_SEED", options.seed.to_string());
+    command.envs(images.map(|images| (nodes::IMAGES, images)));
     let (tally, success) = follow(&mut command)?;
     if tally.passed + tally.failed == 0 {
         bail!("no test came to its end: there is nothing to report");

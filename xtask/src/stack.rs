@@ -29,6 +29,8 @@ const TOKEN_HOURS: u32 = 24;
 /// How long a part may take to come up on a machine that also compiles.
 const START_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
+/// What the kubelet would mount into the gateway's Pod.
+const GATEWAY_FILES: [&str; 4] = ["ca.crt", "tls.crt", "tls.key", "sealing.pub"];
 /// How long a part may take to drain.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -49,6 +51,10 @@ pub struct Stack {
     pub dir: PathBuf,
     /// Where the parts send every trace, if anywhere: an OTLP collector's URL.
     pub collector: Option<String>,
+    /// Further arguments of the gateway.
+    pub gateway_arguments: Vec<OsString>,
+    /// Further arguments of the operator.
+    pub operator_arguments: Vec<OsString>,
     ports: Ports,
     target: PathBuf,
 }
@@ -74,6 +80,7 @@ struct Ports {
     ledger: u16,
     gateway_admin: u16,
     operator_admin: u16,
+    operator_query: u16,
     broker: u16,
 }
 
@@ -88,6 +95,7 @@ impl Stack {
             ledger: free_port()?,
             gateway_admin: free_port()?,
             operator_admin: free_port()?,
+            operator_query: free_port()?,
             broker: free_port()?,
         };
         fs::create_dir_all(dir.join("logs"))?;
@@ -99,6 +107,8 @@ impl Stack {
             operator: None,
             dir: dir.to_path_buf(),
             collector: None,
+            gateway_arguments: Vec::new(),
+            operator_arguments: Vec::new(),
             ports,
             target: programs.to_path_buf(),
         })
@@ -134,6 +144,12 @@ impl Stack {
         format!("127.0.0.1:{}", self.ports.operator_admin)
     }
 
+    /// Where the operator takes questions to the ledger, which `kubectl depin` asks by port-forward in a cluster.
+    #[must_use]
+    pub fn query(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.operator_query)
+    }
+
     /// Applies CRDs and starts operator and gateway.
     ///
     /// # Errors
@@ -143,6 +159,15 @@ impl Stack {
         cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}"))?;
         let permissions = workspace().join(PERMISSIONS);
         cluster.apply(&fs::read_to_string(&permissions).with_context(|| format!("no {}", permissions.display()))?)?;
+        self.start_installed_center(cluster, &[])
+    }
+
+    /// Starts operator and gateway where the definitions and the operator's permissions are there already, the operator with further flags.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub fn start_installed_center(&mut self, cluster: &Cluster, flags: &[&str]) -> Result<()> {
+        self.operator_arguments = flags.iter().map(OsString::from).collect();
         self.start_operator(cluster)?;
         self.copy_certificates(cluster)?;
         self.start_gateway()
@@ -160,7 +185,9 @@ impl Stack {
             .env("KUBECONFIG", &kubeconfig)
             .args(["--namespace", NAMESPACE, "--ledger", &self.ledger()])
             .args(["--gateway-name", "127.0.0.1", "--gateway-name", "localhost"])
-            .args(["--admin-listen", &self.operator_admin()]);
+            .args(["--admin-listen", &self.operator_admin()])
+            .args(["--query-listen", &format!("127.0.0.1:{}", self.ports.operator_query)])
+            .args(&self.operator_arguments);
         self.operator = Some(self.start("depin-operator", &mut command)?);
         Ok(())
     }
@@ -171,12 +198,12 @@ impl Stack {
         fs::create_dir_all(&folder)?;
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let files = ["ca.crt", "tls.crt", "tls.key"].map(|field| {
+            let files = GATEWAY_FILES.map(|field| {
                 cluster.secret(NAMESPACE, "depin-gateway-tls", field).map(|text| text.map(|text| (field, text)))
             });
             let files: Vec<(&str, String)> =
                 files.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-            if files.len() == 3 {
+            if files.len() == GATEWAY_FILES.len() {
                 for (name, text) in files {
                     write_private(&folder.join(name), &text)?;
                 }
@@ -225,7 +252,8 @@ impl Stack {
             .arg("--tls-dir")
             .arg(self.dir.join("gateway-tls"))
             .arg("--data-dir")
-            .arg(self.dir.join("ledger"));
+            .arg(self.dir.join("ledger"))
+            .args(&self.gateway_arguments);
         let mut gateway = self.start("depin-gateway", &mut command)?;
         let admin = self.gateway_admin();
         gateway.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;

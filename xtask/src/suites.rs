@@ -105,6 +105,12 @@ fn show(tally: &mut Tally, name: &str, lines: &[String], ended_well: bool) {
 }
 
 impl Suite {
+    /// As cargo names it: the source file, beside its package.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Everything that it prints, and whether it ended well. Its progress is shown at once.
     fn run(&self, variables: &[(&str, String)]) -> Result<(Vec<String>, bool)> {
         let mut command = Command::new(&self.program);

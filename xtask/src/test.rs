@@ -19,7 +19,7 @@ use crate::{
     cargo::Cargo,
     demo, documents, generate,
     harness::{Shown, Tally},
-    licences, packages,
+    licences, nodes, packages,
     stages::{Outcome, Stages},
     suites, tools, unused,
 };
@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     stages.run("documents", || documents::check(&crate::workspace()));
     stages.run("packages of second implementations", node_packages);
     stages.run("tools", || {
-        for package in [packages::PYTHON, packages::COMPILER] {
+        for package in [packages::PYTHON, packages::COMPILER, packages::POSTGRESQL] {
             package.prepare();
         }
         tools::prepare().map(|_| Outcome::one(true))
@@ -67,6 +67,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         stages.run("generated files", || generate::check(&cargo));
         stages.run("tests", || tests(&cargo, || beside.begin()));
         stages.run("demo", || demo::rehearsal::rehearse(&cargo));
+        stages.run("real cluster", || nodes::test(&cargo));
     }
     beside.join(&mut stages);
     if !options.quick {
@@ -105,7 +106,8 @@ fn tests(cargo: &Cargo, started: impl FnOnce()) -> Result<Outcome> {
         Err(_) => trial_seconds(&crate::workspace())?.to_string(),
     };
     println!("randomized suites: {slice} s each (DEPIN_TRIAL_SECONDS); `cargo xtask soak` runs the full counts");
-    let suites = suites::built(cargo)?;
+    let mut suites = suites::built(cargo)?;
+    suites.retain(|suite| suite.name() != nodes::SUITE);
     started();
     let mut tally = suites::run(suites, SUITES_AT_ONCE, &[("DEPIN_TRIAL_SECONDS", slice)])?;
     let (documents, success) = follow(&mut cargo.command(&["test", "--workspace", "--doc", "--color", "never"]))?;

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     packages,
-    pins::{ETCD, KUBERNETES, PINS, Pin, Tools},
+    pins::{HELM, KUBERNETES, NODE_PINS, NodeTools, PINS, Pin, Tools},
     workspace,
 };
 
@@ -28,9 +28,27 @@ const SHOWN_LINES: usize = 40;
 /// # Errors
 /// When Go is missing or a build fails.
 pub fn prepare() -> Result<Tools> {
+    build(&PINS)?;
+    packages::MOSQUITTO.prepare();
+    Tools::find()
+}
+
+/// The same for what a real cluster needs beside.
+///
+/// # Errors
+/// When Go is missing or a build fails.
+pub fn prepare_nodes() -> Result<NodeTools> {
+    build(&NODE_PINS)?;
+    for package in [packages::NFT, packages::IP, packages::RUNC] {
+        package.prepare();
+    }
+    NodeTools::find()
+}
+
+fn build(pins: &[&'static Pin]) -> Result<()> {
     let workspace = workspace();
     let mut missing = Vec::new();
-    for pin in PINS {
+    for pin in pins {
         let directory = pin.directory(&workspace)?;
         for ((program, package), seconds) in pin.programs.iter().zip(pin.seconds) {
             if !directory.join(program).is_file() {
@@ -52,11 +70,10 @@ pub fn prepare() -> Result<Tools> {
             one.build(&workspace)?;
         }
     }
-    for pin in [&ETCD, &KUBERNETES] {
+    for pin in pins {
         eprintln!("{} {}: {}", pin.name, pin.version(&workspace)?, pin.directory(&workspace)?.display());
     }
-    packages::MOSQUITTO.prepare();
-    Tools::find()
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -145,6 +162,9 @@ impl Missing {
             for (name, value) in [("gitVersion", version.as_str()), ("gitMajor", major), ("gitMinor", minor)] {
                 flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
             }
+        }
+        if self.pin.name == HELM.name {
+            flags.push_str(&format!(" -X helm.sh/helm/v4/internal/version.version={version}"));
         }
         Ok(flags)
     }

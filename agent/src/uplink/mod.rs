@@ -4,20 +4,24 @@
 //! connection breaks, because nothing is kept here: the store is.
 
 mod credentials;
+pub mod endpoints;
 pub mod flow;
+mod joining;
 pub mod seal;
 mod session;
 
 use std::{
     error::Error,
     io,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 pub use credentials::{Asked, Certified, CredentialError, Credentials};
+use depin_identity::Route;
 use depin_log::Storage;
+use endpoints::{Ended, Endpoints};
+pub use joining::{Joining, ServiceAccount};
 use tokio::{sync::watch, time};
 
 use crate::{
@@ -25,24 +29,22 @@ use crate::{
     committer::{SharedStore, with_store},
     configuration::Configuration,
     intake::{Intake, jitter},
-    metrics::{Metrics, PeerLabel},
+    metrics::{EndpointLabel, Metrics, PeerLabel},
     sealer::{Store, wants_room},
     stop::stopped,
 };
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const GOODBYE: Duration = Duration::from_secs(3);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Where the gateway is and who the agent wants to be.
+/// Where the gateways are and who the agent wants to be.
 #[derive(Clone, Debug)]
 pub struct UplinkOptions {
-    /// `https://host:port`.
-    pub gateway: String,
+    /// The ways to the gateways, the preferred one first; at least one.
+    pub gateways: Vec<Route>,
     /// Wanted name of the EdgeAgent.
     pub name: String,
-    /// File with the join token, for the first start.
-    pub join_token_file: Option<PathBuf>,
+    /// What it shows on its first start.
+    pub joining: Joining,
     /// Between two seals while there is little to seal.
     pub seal_interval: Duration,
     /// Between two status reports.
@@ -94,13 +96,24 @@ impl Context {
 
 /// Runs until `stop`.
 pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
-    let mut backoff = FIRST_BACKOFF;
+    let began = time::Instant::now();
+    let mut endpoints = Endpoints::new(context.options.gateways.len());
     let mut refusals = session::Refusals::default();
     let mut again = false;
     while !*stop.borrow() {
-        let started = time::Instant::now();
+        let (index, wait) = endpoints.next(began.elapsed());
+        tokio::select! {
+            () = time::sleep(wait), if !wait.is_zero() => {}
+            () = stopped(&mut stop), if !wait.is_zero() => break,
+            else => {}
+        }
+        let Some(route) = context.options.gateways.get(index) else { break };
+        if std::mem::replace(&mut again, true) {
+            context.metrics.reconnects.get_or_create(&PeerLabel { peer: "gateway" }).inc();
+        }
+        let started = began.elapsed();
         let outcome = {
-            let session = connect(&context, &mut refusals, stop.clone());
+            let session = connect(&context, route, &mut refusals, stop.clone());
             tokio::pin!(session);
             tokio::select! {
                 outcome = &mut session => outcome,
@@ -113,32 +126,24 @@ pub(crate) async fn run(context: Context, mut stop: watch::Receiver<bool>) {
                 }
             }
         };
-        match outcome {
-            Ok(()) => tracing::debug!("the gateway's stream ended"),
+        let how = match outcome {
+            Ok(()) => {
+                tracing::debug!(gateway = route.address, "the connection to the gateway ended in order");
+                Ended::InOrder
+            }
             Err(error) => {
-                tracing::warn!(%error, gateway = context.options.gateway, "no connection to the gateway; readings wait in the spool");
+                tracing::warn!(%error, gateway = route.address, "no connection to the gateway; readings wait in the spool");
+                context.metrics.gateway_failures.get_or_create(&EndpointLabel::of(route)).inc();
                 // What the gateway tells must be kept before anything is sealed, and a certificate before anything is sent.
                 if lacks_room(&error) {
                     with_store(&context.store, Store::make_room).await;
                 }
+                Ended::Broken
             }
-        }
-        context.metrics.connected.set(0);
-        context.metrics.sealing.set(0);
-        if std::mem::replace(&mut again, true) {
-            context.metrics.reconnects.get_or_create(&PeerLabel { peer: "gateway" }).inc();
-        }
-        // A connection that held for a while begins anew at the shortest wait.
-        if started.elapsed() > LONGEST_BACKOFF {
-            backoff = FIRST_BACKOFF;
-        }
-        let spread = u64::try_from(backoff.as_millis() / 2).unwrap_or(0) + 1;
-        let wait = backoff + Duration::from_millis(jitter(spread));
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
-        tokio::select! {
-            () = time::sleep(wait) => {}
-            () = stopped(&mut stop) => break,
-        }
+        };
+        context.metrics.disconnected(route);
+        let now = began.elapsed();
+        endpoints.ended(index, how, now.saturating_sub(started), now, jitter);
     }
 }
 
@@ -157,6 +162,7 @@ fn lacks_room(error: &(dyn Error + 'static)) -> bool {
 /// One connection: enroll or renew where needed, then a session.
 async fn connect(
     context: &Context,
+    route: &Route,
     refusals: &mut session::Refusals,
     stop: watch::Receiver<bool>,
 ) -> Result<(), session::SessionError> {
@@ -165,15 +171,14 @@ async fn connect(
     with_store(&context.store, Store::recover).await.ok_or(session::SessionError::Lost)??;
     let certified = match credentials.certified()? {
         Some(certified) => certified,
-        None => credentials.enroll(&options.gateway, &options.name, options.join_token_file.as_deref(), clock).await?,
+        None => credentials.enroll(route, options, clock).await?,
     };
     let now = clock.now().wall;
-    let token = options.join_token_file.as_deref();
     let certified = if certified.info.expired(now) {
-        credentials.renew_ended(&options.gateway, &certified, &options.name, token, clock).await?
+        credentials.renew_ended(route, options, &certified, clock).await?
     } else {
         certified
     };
-    let (channel, server_key) = credentials.channel(&options.gateway, &certified, now)?;
-    session::run(context, &certified, channel, server_key, refusals, stop).await
+    let (channel, server_key) = credentials.channel(route, options, &certified, now)?;
+    session::run(context, &certified, route, channel, server_key, refusals, stop).await
 }

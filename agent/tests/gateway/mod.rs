@@ -21,8 +21,9 @@ use depin_domain::{
 };
 use depin_identity::{
     authority::CertificateAuthority,
-    certificates::{CertificateInfo, CertificateRequest, certificates},
+    certificates::{CertificateInfo, CertificateRequest, certificates, pem},
     keys::SigningKey,
+    pass::Pass,
     peer::PeerIdentity,
     tls::{ClientAuth, KeyAndChain, server_config},
     token::JoinToken,
@@ -37,9 +38,10 @@ use depin_proto::{
         proofs_server::{Proofs, ProofsServer},
     },
 };
+use rustls_pki_types::CertificateDer;
 use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
+    net::{TcpListener, TcpSocket},
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -67,9 +69,13 @@ pub struct Ledger {
     /// When each certificate that was issued ends, and each that a connection showed.
     pub issued: Vec<Timestamp>,
     pub shown: Vec<Timestamp>,
+    /// Connections that ended before they began.
+    pub refused: u32,
     /// What the operator makes of renewals, and the requests that came.
     pub renewal: Renewal,
     pub renewals: Vec<Vec<u8>>,
+    /// Tokens of ServiceAccounts that were shown, with namespace and fleets.
+    pub passes: Vec<(String, String, Vec<String>)>,
     /// Nothing more is read of streams of proofs.
     pub hold: bool,
     /// So many large answers to nothing are told before more is read.
@@ -92,8 +98,13 @@ pub struct Gateway {
     pub ledger: Arc<Mutex<Ledger>>,
     pub configuration: Arc<watch::Sender<v1::ConfigurationUpdate>>,
     authority: Arc<CertificateAuthority>,
+    /// Authorities before that one, and what they say for those after them.
+    before: Vec<CertificateDer<'static>>,
+    vouchers: Vec<CertificateDer<'static>>,
     key: SigningKey,
-    task: tokio::task::JoinHandle<()>,
+    task: Serving,
+    /// Keeps the address from all other tests while nobody listens.
+    _place: TcpSocket,
 }
 
 pub fn now() -> i64 {
@@ -143,26 +154,57 @@ impl Gateway {
         let token = JoinToken::new([9; 16], authority.hash()).text().to_string();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let configuration = Arc::new(watch::Sender::new(first));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let task = serve(listener, &authority, &key, &ledger, &configuration);
-        Self { address, token, ledger, configuration, authority, key, task }
+        let place = TcpSocket::new_v4().unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = place.local_addr().unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let task = serve(listener, &authority, (&[], &[]), &key, &ledger, &configuration);
+        let (before, vouchers) = (Vec::new(), Vec::new());
+        Self { address, token, ledger, configuration, authority, before, vouchers, key, task, _place: place }
     }
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.address.port())
     }
 
+    /// What an agent must believe, in PEM.
+    pub fn ca(&self) -> String {
+        self.authority.certificate_pem()
+    }
+
     /// Ends all connections.
     pub async fn stop(&mut self) {
-        self.task.abort();
-        let _ = (&mut self.task).await;
+        self.task.cancel().await;
     }
 
     /// Serves again at the same address with what it knew.
     pub async fn restart(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.task = serve(listener, &self.authority, &self.key, &self.ledger, &self.configuration);
+        let others = (self.before.as_slice(), self.vouchers.as_slice());
+        self.task = serve(listener, &self.authority, others, &self.key, &self.ledger, &self.configuration);
+    }
+
+    /// Another authority issues from the next start on, for which the one before vouches if it is asked to.
+    pub fn rotate(&mut self, vouched: bool) {
+        let validity = Window { start: Timestamp(now() - 3_600_000), end: Timestamp(now() + 86_400_000) };
+        let next = Arc::new(CertificateAuthority::create(validity).unwrap());
+        if vouched {
+            self.vouchers.splice(0..0, certificates(&self.authority.vouch(&next).unwrap()).unwrap());
+        }
+        self.before.insert(0, self.authority.certificate().clone());
+        self.key = SigningKey::generate().unwrap();
+        self.authority = next;
+    }
+
+    /// What agents are told of the authorities.
+    pub fn authorities(&self) -> v1::ConfigurationUpdate {
+        let text = |all: &[CertificateDer<'static>]| all.iter().map(|der| pem("CERTIFICATE", der)).collect::<String>();
+        v1::ConfigurationUpdate {
+            ca: self.authority.certificate_pem() + &text(&self.before),
+            ca_vouchers: text(&self.vouchers),
+            ..self.configuration.borrow().clone()
+        }
     }
 
     /// Looks at the ledger.
@@ -190,17 +232,20 @@ impl Gateway {
 fn serve(
     listener: TcpListener,
     authority: &Arc<CertificateAuthority>,
+    (before, vouchers): (&[CertificateDer<'static>], &[CertificateDer<'static>]),
     key: &SigningKey,
     ledger: &Arc<Mutex<Ledger>>,
     configuration: &Arc<watch::Sender<v1::ConfigurationUpdate>>,
-) -> tokio::task::JoinHandle<()> {
+) -> Serving {
     let request = CertificateRequest::from_der(&CertificateRequest::make(key).unwrap()).unwrap();
     let validity = Window { start: Timestamp(now() - 3_600_000), end: Timestamp(now() + 3_600_000) };
     let pem = authority.issue(&request, &PeerIdentity::Gateway, &["127.0.0.1".to_owned()], validity).unwrap();
     let mut chain = certificates(&pem).unwrap();
+    chain.extend_from_slice(vouchers);
     chain.push(authority.certificate().clone());
     let identity = KeyAndChain { key: key.clone(), chain };
-    let config = server_config(&identity, &[authority.certificate().clone()], ClientAuth::Optional).unwrap();
+    let clients = [&[authority.certificate().clone()], before].concat();
+    let config = server_config(&identity, &clients, ClientAuth::Optional).unwrap();
     let acceptor = TlsAcceptor::from(config);
     let (accepted, connections) = mpsc::channel::<std::io::Result<_>>(16);
     let service = Service {
@@ -210,11 +255,14 @@ fn serve(
         configuration: configuration.clone(),
     };
     let ledger = ledger.clone();
-    tokio::spawn(async move {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(stream) = acceptor.accept(stream).await {
+                let accepting = acceptor.accept(stream).await;
+                ledger.lock().unwrap().refused += u32::from(accepting.is_err());
+                if let Ok(stream) = accepting {
                     if let Some(shown) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
                         let end = CertificateInfo::from_der(shown).unwrap().validity.end;
                         ledger.lock().unwrap().shown.push(end);
@@ -232,8 +280,28 @@ fn serve(
                 .serve_with_incoming(ReceiverStream::new(connections))
                 .await;
         });
-        while tasks.join_next().await.is_some() {}
-    })
+        // Sent, or its sender is gone.
+        let (Ok(()) | Err(_)) = stopped.await;
+        // Who is told that it stopped finds nobody listening any more.
+        tasks.shutdown().await;
+    });
+    Serving { stop: Some(stop), task }
+}
+
+/// A gateway's tasks, which end with it.
+struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Serving {
+    /// Ends them; ended before, nothing happens.
+    async fn cancel(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).unwrap();
+            (&mut self.task).await.unwrap();
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -248,8 +316,21 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Enrollment for Service {
+    async fn terms(&self, _: Request<v1::TermsRequest>) -> Result<Response<v1::EnrollmentTerms>, Status> {
+        let sealing_key = self.authority.sealing().public().to_vec().into();
+        Ok(Response::new(v1::EnrollmentTerms { sealing_key }))
+    }
+
     async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
         let request = request.into_inner();
+        if let Some(pass) = &request.service_account {
+            let v1::ServiceAccountPass { namespace, fleets, sealed_token } = pass;
+            let bound = Pass { csr: &request.csr, name: &request.name, namespace, fleets };
+            let opened = bound.open(self.authority.sealing(), sealed_token);
+            let token = opened.map_err(|error| Status::unauthenticated(error.to_string()))?;
+            self.ledger.lock().unwrap().passes.push((token.to_string(), namespace.clone(), fleets.clone()));
+            return Ok(self.issue(&request.csr, "edge-1".to_owned()));
+        }
         if request.token.as_ref() != [9; 16] {
             return Err(Status::unauthenticated("no such token"));
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use depin_identity::{certificates::CertificateRequest, keys::SigningKey};
+use depin_proto::v1;
 
 use super::*;
 use crate::gateway::Renewal;
@@ -135,4 +136,106 @@ async fn a_gateway_that_reads_nothing_before_its_answers_are_read_is_read_from()
         assert!(ledger.readings.values().all(|(_, count)| *count == 1), "nothing twice");
     });
     agent.stop().await;
+}
+
+/// An agent in a cluster: no join token, but its ServiceAccount's, and a file with the CA.
+fn in_cluster(folder: &Path, gateway: &Gateway) -> AgentOptions {
+    fs::write(folder.join("account"), "a token\n").unwrap();
+    fs::write(folder.join("gateway-ca.crt"), gateway.ca()).unwrap();
+    let file = |name: &str| folder.join(name).display().to_string();
+    let arguments = [
+        ["--gateway", &gateway.url()],
+        ["--state-dir", &file("state")],
+        ["--service-account-token-file", &file("account")],
+        ["--gateway-ca-file", &file("gateway-ca.crt")],
+        ["--fleet", "town/homes,town/roofs"],
+        MQTT,
+    ];
+    let arguments = std::iter::once("depin-agent").chain(arguments.iter().flatten().copied());
+    AgentOptions::resolve(&Arguments::parse_from(arguments)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_in_a_cluster_shows_its_service_accounts_token_once_and_keeps_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    let agent = Agent::start(in_cluster(folder.path(), &gateway)).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    agent.stop().await;
+    let shown = ("a token".to_owned(), "town".to_owned(), vec!["homes".to_owned(), "roofs".to_owned()]);
+    gateway.look(move |ledger| assert_eq!(ledger.passes, [shown]));
+    // Started again it is who it was; neither token nor CA are needed any more.
+    fs::remove_file(folder.path().join("account")).unwrap();
+    let options = in_cluster(folder.path(), &gateway);
+    fs::remove_file(folder.path().join("account")).unwrap();
+    fs::remove_file(folder.path().join("gateway-ca.crt")).unwrap();
+    let agent = Agent::start(options).await.unwrap();
+    gateway.until("the second connection", |ledger| ledger.shown.len() == 2).await;
+    agent.stop().await;
+    gateway.look(|ledger| assert_eq!((ledger.passes.len(), ledger.issued.len()), (1, 1)));
+    // A gateway that the file does not vouch for hears no token.
+    let impostor = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut options = in_cluster(elsewhere.path(), &gateway);
+    options.uplink.gateways[0].address = impostor.url();
+    let agent = Agent::start(options).await.unwrap();
+    impostor.until("three attempts", |ledger| ledger.refused >= 3).await;
+    agent.stop().await;
+    impostor.look(|ledger| assert!(ledger.passes.is_empty() && ledger.issued.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_follows_a_rotation_awake_or_asleep_and_believes_no_strangers_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    let agent = Agent::start(options(folder.path(), &gateway, &MQTT)).await.unwrap();
+    gateway.until("the configuration", |ledger| ledger.confirmed == 1).await;
+    let trusted = || fs::read_to_string(folder.path().join("state/ca.crt")).unwrap();
+    let first = gateway.ca();
+    assert_eq!(trusted(), first);
+
+    // A gateway that was taken over tells of an authority of its own: nobody vouches for it.
+    let own = Gateway::start(configuration(1, &model(true), &["a"])).await;
+    gateway.configuration.send_replace(v1::ConfigurationUpdate {
+        ca: own.ca() + &first,
+        registry_version: 2,
+        ..configuration(2, &model(true), &["a"])
+    });
+    gateway.until("the second version", |ledger| ledger.confirmed == 2).await;
+    assert_eq!(trusted(), first);
+
+    // It is told while it is awake.
+    gateway.rotate(true);
+    gateway.configuration.send_replace(v1::ConfigurationUpdate { registry_version: 3, ..gateway.authorities() });
+    gateway.until("the third version", |ledger| ledger.confirmed == 3).await;
+    let second = gateway.ca();
+    assert_eq!(trusted(), second.clone() + &first);
+    agent.stop().await;
+    gateway.stop().await;
+    gateway.restart().await;
+    let before = gateway.ledger.lock().unwrap().shown.len();
+    let agent = Agent::start(options(folder.path(), &gateway, &MQTT)).await.unwrap();
+    gateway.until("the next connection", |ledger| ledger.shown.len() > before).await;
+    agent.stop().await;
+
+    // It sleeps through the next rotation, and comes back by the word of the authority that it knows.
+    gateway.stop().await;
+    gateway.rotate(true);
+    gateway.configuration.send_replace(v1::ConfigurationUpdate { registry_version: 4, ..gateway.authorities() });
+    gateway.restart().await;
+    let agent = Agent::start(options(folder.path(), &gateway, &MQTT)).await.unwrap();
+    gateway.until("the fourth version", |ledger| ledger.confirmed == 4).await;
+    assert_eq!(trusted(), gateway.ca() + &second + &first);
+    agent.stop().await;
+
+    // For the last one nobody vouches: it is not believed.
+    gateway.stop().await;
+    gateway.rotate(false);
+    gateway.restart().await;
+    let shown = gateway.ledger.lock().unwrap().shown.len();
+    let agent = Agent::start(options(folder.path(), &gateway, &MQTT)).await.unwrap();
+    let refused = gateway.ledger.lock().unwrap().refused;
+    gateway.until("two attempts", |ledger| ledger.refused >= refused + 2).await;
+    agent.stop().await;
+    gateway.look(|ledger| assert_eq!(ledger.shown.len(), shown, "nothing is shown to it"));
 }

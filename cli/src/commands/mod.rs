@@ -2,23 +2,32 @@
 
 mod admit;
 mod audit;
+mod backup;
 mod bundle;
+mod ca;
 mod check;
 mod decode;
 mod devices;
 mod epochs;
+mod events;
 mod explain;
 mod export;
+mod family;
 mod judging;
+mod logs;
 mod owner;
 mod proof;
 mod proofs;
 mod recompute;
 mod release;
+mod report;
+mod restore;
 mod sections;
 mod status;
 mod suspend;
 mod token;
+mod tree;
+mod upgrade;
 mod verify;
 mod viewer;
 
@@ -33,15 +42,20 @@ use crate::{
 /// Runs the command that was asked for.
 pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
     let cluster = || Cluster::connect(&arguments.cluster);
-    let ledger = || Ledger::required(arguments);
+    let ledger = || Ledger::connect(arguments);
     match &arguments.command {
         Command::Status => status::run(arguments).await,
-        Command::Check { broker_config, gateway, headings } => {
-            let wanted = check::Wanted { broker: broker_config.as_deref(), gateway: gateway.as_deref() };
-            check::run(arguments, &wanted, *headings).await
+        Command::Check { pre, wait, broker_config, gateway } => {
+            let wanted = check::Wanted {
+                pre: *pre,
+                wait: wait.0,
+                broker: broker_config.as_deref(),
+                gateway: gateway.as_deref(),
+            };
+            check::run(arguments, &wanted).await
         }
         Command::Devices { selector, headings } => {
-            devices::run(&cluster().await?, Ledger::connect(arguments).await?, selector, *headings).await
+            devices::run(&cluster().await?, Ledger::optional(arguments).await?.ok(), selector, *headings).await
         }
         Command::Epochs { program, selector, headings, limit } => {
             let wanted = epochs::Wanted { program: program.as_deref(), selector, limit: *limit };
@@ -72,12 +86,23 @@ pub(crate) async fn execute(arguments: &Arguments) -> Result<Report, Fault> {
         }
         Command::Token(command) => token::run(arguments, command).await,
         Command::Viewer(command) => viewer::run(arguments, command).await,
+        Command::Ca(command) => ca::run(arguments, command).await,
         Command::Export { program, epoch, audit, owner, out } => {
             let wanted = export::Wanted { program, epoch: *epoch, audit: *audit, owner: owner.as_ref() };
             export::run(&ledger().await?, &own_namespace(arguments).await, &wanted, out).await
         }
+        Command::Tree { target } => tree::run(&cluster().await?, target).await,
+        Command::Events { target, headings } => events::run(&cluster().await?, target.as_deref(), *headings).await,
+        Command::Logs(flags) => logs::run(&cluster().await?, &arguments.cluster.operator_namespace, flags).await,
+        Command::Report { out, tail, agents_namespace } => {
+            let wanted = report::Wanted { out: out.as_deref(), tail: *tail, agents_namespace };
+            report::run(arguments, &wanted).await
+        }
+        Command::Upgrade(command) => upgrade::run(arguments, command).await,
         Command::Decode { model, topic, file } => decode::run(&arguments.cluster, model, topic, file).await,
         Command::Recompute { path, previous } => recompute::run(path, previous.as_deref()),
+        Command::Backup { command } => backup::run(arguments, command.as_ref()).await,
+        Command::Restore(command) => restore::run(arguments, command).await,
         Command::Release { yes } => release::run(&ledger().await?, *yes).await,
         Command::Verify { file, trusted } => verify::run(file, trusted),
         // Answered before a runtime exists.

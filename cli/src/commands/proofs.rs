@@ -43,7 +43,7 @@ pub(super) async fn run(
     let (id, _, entry) = find_device(&registry, namespace, wanted.device)?;
     let records = read(ledger, &id, wanted.limit).await?;
     if let Some(path) = out {
-        write(path, ledger, &registry, &records)?;
+        write(path, ledger, &registry, &records).await?;
         let text = format!(
             "{} proofs of {}/{} written to {}\nverify them: kubectl depin verify {}",
             records.len(),
@@ -117,8 +117,8 @@ pub(super) async fn each(
     Ok(count)
 }
 
-fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofRecord]) -> Result<(), Fault> {
-    let mut keys: Vec<PublicKey> = ledger.server_key().into_iter().collect();
+async fn write(path: &Path, ledger: &Ledger, registry: &Registry, records: &[ProofRecord]) -> Result<(), Fault> {
+    let mut keys: Vec<PublicKey> = ledger.server_key().await?.into_iter().collect();
     keys.extend(registry.agents().map(|agent| agent.key.clone()));
     let entries = registry.devices().flat_map(|(_, device)| device.states()).filter_map(|state| state.entry.as_ref());
     keys.extend(entries.filter_map(|entry| entry.key.clone()));

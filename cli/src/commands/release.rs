@@ -26,7 +26,7 @@ pub(super) async fn run(ledger: &Ledger, yes: bool) -> Result<Report, Fault> {
              still send counts as late.\n  kubectl depin release --yes",
             table(&hold)
         );
-        return Ok(Report { json, text, right: false });
+        return Ok(Report { right: false, ..Report::new(json, text) });
     }
     let awaited = ledger.release_hold().await?;
     json["released"] = true.into();

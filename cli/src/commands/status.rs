@@ -22,11 +22,11 @@ use crate::{
 pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
     let mut text = String::new();
     let mut value = json!({});
-    let ledger = Ledger::connect(arguments).await?;
-    if let Some(ledger) = &ledger {
+    let ledger = Ledger::optional(arguments).await?;
+    if let Ok(ledger) = &ledger {
         let (info, presence, registry) = (ledger.info().await?, ledger.presence().await?, ledger.registry().await?);
         value["ledger"] = ledger_value(&info);
-        value["ledger"]["gatewayKey"] = json!(ledger.server_key().map(|key| key.id()));
+        value["ledger"]["gatewayKey"] = json!(ledger.server_key().await?.map(|key| key.id()));
         value["agents"] = agents_value(&presence, &registry);
         text.push_str(&ledger_text(&info, &presence, &registry));
         text.push_str(&agents_text(&presence, &registry, Timestamp(info.now)));
@@ -41,11 +41,15 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report, Fault> {
                 .collect();
         }
         // The ledger alone is worth showing; nothing at all is not.
-        Err(fault) if ledger.is_none() => return Err(fault),
+        Err(fault) if ledger.is_err() => return Err(fault),
         Err(fault) => text.push_str(&format!("\nAPI server: {}\n", fault.message)),
     }
-    if ledger.is_none() {
-        text.push_str("\nReadings, rejections and agents stand in the ledger: give --ledger https://host:port.\n");
+    if let Err(fault) = ledger {
+        value["ledgerFault"] = json!({"error": fault.message, "remedy": fault.remedy});
+        text.push_str(&format!(
+            "\nReadings, rejections and agents stand in the ledger, which was not reached: {}\n  {}\n",
+            fault.message, fault.remedy
+        ));
     }
     Ok(Report::new(value, text))
 }
@@ -121,7 +125,7 @@ fn agents_value(presence: &PresencePage, registry: &Registry) -> Value {
             let lost: serde_json::Map<String, Value> =
                 dropped(&status.drops).map(|(name, _, count)| (name, json!(count))).collect();
             value["status"] = json!({
-                "version": status.version, "spoolBytes": status.spool_bytes, "spoolReadings": status.spool_readings,
+                "version": status.version, "gateway": status.gateway, "spoolBytes": status.spool_bytes, "spoolReadings": status.spool_readings,
                 "oldestReading": (status.oldest_reading > 0).then_some(status.oldest_reading), "clock": status.clock,
                 "clockSet": status.clock_set, "messagesRejected": map(&status.rejected), "readingsDropped": lost,
             });
@@ -132,7 +136,7 @@ fn agents_value(presence: &PresencePage, registry: &Registry) -> Value {
 }
 
 fn agents_text(presence: &PresencePage, registry: &Registry, now: Timestamp) -> String {
-    let mut table = Table::new(["AGENT", "CONNECTED", "HEARD", "REGISTRY", "SPOOLED", "OLDEST", "CLOCK"]);
+    let mut table = Table::new(["AGENT", "CONNECTED", "HEARD", "REGISTRY", "SPOOLED", "OLDEST", "CLOCK", "GATEWAY"]);
     for agent in &presence.agents {
         let status = agent.status.as_ref();
         let told = |tell: &dyn Fn(&AgentStatus) -> String| status.map_or("-".into(), tell);
@@ -147,6 +151,7 @@ fn agents_text(presence: &PresencePage, registry: &Registry, now: Timestamp) -> 
                 oldest => ago(Timestamp(oldest), now),
             }),
             told(&|status| if status.clock_set { "set" } else { "not set: nothing is sealed" }.into()),
+            told(&|status| if status.gateway.is_empty() { "-".into() } else { status.gateway.clone() }),
         ]);
     }
     let heard = presence.devices.iter().filter(|device| device.accepted > 0).count();

@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: &Arguments, command: &TokenCommand) -> Result
     Ok(Report::new(value, token.text().as_str()))
 }
 
-async fn published_ca(cluster: &Cluster, namespace: &str) -> Result<String, Fault> {
+pub(super) async fn published_ca(cluster: &Cluster, namespace: &str) -> Result<String, Fault> {
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
     let map = maps.get_opt("depin-ca").await?.and_then(|map| map.data);
     map.and_then(|mut data| data.remove("ca.crt")).ok_or_else(|| {

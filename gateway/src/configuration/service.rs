@@ -9,7 +9,7 @@ use std::{
 use depin_domain::ids::AgentId;
 use depin_ledger::{InboxRequest, Ledger, RegistrySnapshot};
 use depin_proto::v1::{self, configuration_server::Configuration};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -22,10 +22,13 @@ use crate::{
     peer::{self, AgentPeer},
     presence::Presence,
     rate::Bucket,
+    tls_files::Trusted,
 };
 
 /// How often a quiet watch is looked at for revocation and expiry.
 const RECHECK: Duration = Duration::from_secs(20);
+/// So long after the streams of proofs of an old connection ends its watch.
+const AFTER_PROOFS: Duration = Duration::from_secs(5);
 /// Sightings of one request.
 const MAX_SIGHTINGS: usize = 256;
 /// Bytes of a serial, model name, version or topic that an agent reports.
@@ -45,6 +48,8 @@ pub(crate) struct ConfigurationService {
     pub(crate) stop: CancellationToken,
     /// Each agent's allowance of sightings; as many as there are approved agents.
     pub(crate) sightings: Arc<Mutex<HashMap<AgentId, Bucket>>>,
+    /// The authorities that agents trust.
+    pub(crate) trusted: watch::Receiver<Arc<Trusted>>,
 }
 
 #[tonic::async_trait]
@@ -107,8 +112,9 @@ impl Configuration for ConfigurationService {
         let agent = self.known_agent(&request)?;
         let status = request.into_inner();
         let lists = [status.drops.len(), status.rejected.len(), status.active_devices.len()];
-        if lists.iter().any(|length| *length > MAX_STATUS_LIST) || status.version.len() > MAX_TEXT {
-            return Err(Status::invalid_argument("AgentStatus: a list or the version is too long"));
+        let too_long = status.version.len() > MAX_TEXT || status.gateway.len() > MAX_TOPIC;
+        if lists.iter().any(|length| *length > MAX_STATUS_LIST) || too_long {
+            return Err(Status::invalid_argument("AgentStatus: a list, the version or the gateway is too long"));
         }
         self.presence.status(agent.id, status, now);
         Ok(Response::new(v1::AgentStatusResponse { now: now.0 }))
@@ -141,16 +147,31 @@ impl ConfigurationService {
         let mut view = View::of(&first.registry, &agent.id, self.clock.now());
         let current =
             (held.registry_incarnation, held.registry_version) == (first.incarnation, first.registry.version());
+        let mut trusted = self.trusted.clone();
         if !current && !self.send(agent, view.snapshot(), &first, updates).await? {
             return Ok(());
         }
+        // An agent of an earlier version tells none: it would not hear either.
+        let listens = !held.ca_digest.is_empty();
+        let authorities = Arc::clone(&trusted.borrow_and_update());
+        let differs = held.ca_digest != authorities.digest.as_ref();
+        if listens && differs && !self.send(agent, Ok(told(&authorities)), &first, updates).await? {
+            return Ok(());
+        }
         let mut recheck = tokio::time::interval(RECHECK);
+        // The stream of proofs ends first: with its end the agent leaves the connection by itself.
+        let aged = agent.aged(AFTER_PROOFS);
+        tokio::pin!(aged);
         loop {
+            let mut news = false;
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = updates.closed() => return Ok(()),
+                () = &mut aged => return Ok(()),
                 _ = recheck.tick() => {}
                 changed = registry.changed() => if changed.is_err() { return Ok(()) },
+                // No sender: the gateway stops.
+                Ok(()) = trusted.changed(), if listens => news = true,
             }
             let snapshot = Arc::clone(&registry.borrow_and_update());
             let now = self.clock.now();
@@ -162,6 +183,12 @@ impl ConfigurationService {
                 return Ok(());
             }
             view = newer;
+            if news {
+                let authorities = Arc::clone(&trusted.borrow_and_update());
+                if !self.send(agent, Ok(told(&authorities)), &snapshot, updates).await? {
+                    return Ok(());
+                }
+            }
         }
     }
 
@@ -184,6 +211,15 @@ impl ConfigurationService {
         // Before the wait: an agent that takes nothing confirms nothing either.
         self.presence.sent(agent.id, update.registry_version);
         Ok(updates.send(Ok(update)).await.is_ok())
+    }
+}
+
+/// What an agent is told of the authorities.
+fn told(trusted: &Trusted) -> v1::ConfigurationUpdate {
+    v1::ConfigurationUpdate {
+        ca: trusted.ca.clone(),
+        ca_vouchers: trusted.vouchers.clone(),
+        ..v1::ConfigurationUpdate::default()
     }
 }
 

@@ -4,6 +4,7 @@ use depin_domain::{
     ids::{Digest, KeyId},
     proofs::{Reason, Rejection, Section},
 };
+use depin_identity::SigningKey;
 use depin_ledger::Outcome;
 use depin_proto::{
     convert::{id_bytes, verdict_to_proto},
@@ -11,7 +12,7 @@ use depin_proto::{
     v1::{self, outcome::Result as Answer},
 };
 
-use super::{receipts::ReceiptSigner, screen::Subject};
+use super::screen::Subject;
 
 /// An outcome for a subject.
 pub(super) fn outcome(subject: Subject, answer: Answer) -> v1::Outcome {
@@ -41,16 +42,11 @@ pub(super) fn refused(reason: Reason, message: String) -> Answer {
 }
 
 /// The ledger's outcome as the agent gets it, receipt included.
-pub(super) fn from_ledger(
-    outcome: &Outcome,
-    proof: &OpenedProof,
-    receipts: &ReceiptSigner,
-) -> Result<Answer, EnvelopeError> {
+pub(super) fn from_ledger(outcome: &Outcome, proof: &OpenedProof, key: &SigningKey) -> Result<Answer, EnvelopeError> {
     match outcome {
         Outcome::Refused { reason, message } => Ok(refused(*reason, message.clone())),
         Outcome::Deferred { reason, message } => Ok(deferred(*reason, message.clone())),
         Outcome::Judged { ledger_incarnation, position, received_at, verdict, rejected, repeated, archived } => {
-            let key = receipts.key();
             let body = encode_receipt(&ReceiptBody {
                 gateway: key.id(),
                 key: proof.header.key,
@@ -67,7 +63,7 @@ pub(super) fn from_ledger(
                 archived: *archived,
             });
             Ok(Answer::Judged(v1::Judged {
-                receipt: Some(super::receipts::sign(&key, body)),
+                receipt: Some(super::receipts::sign(key, body)),
                 verdict: Some(verdict_to_proto(verdict)),
                 repeated: *repeated,
             }))

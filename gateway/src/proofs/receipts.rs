@@ -1,4 +1,5 @@
-//! Receipts: signed by the gateway's key, which its certificate shows.
+//! Receipts: signed by the gateway's key, which its certificate shows. On an agent's connection it is the key that the agent was shown, so that
+//! a new certificate ends no stream; whoever reads the record later gets them by the newest one.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{KeyCache, ReceiptSigner, Verifier, stream::Session};
+use super::{KeyCache, Verifier, stream::Session};
 use crate::{
     clock::Clock,
     limits::Limits,
@@ -36,7 +36,6 @@ pub(crate) struct Shared {
     pub(crate) presence: Arc<Presence>,
     pub(crate) verifier: Verifier,
     pub(crate) keys: KeyCache,
-    pub(crate) receipts: ReceiptSigner,
     /// Bytes that may still be taken in, over all streams.
     pub(crate) room: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
@@ -58,7 +57,6 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) verifier: Verifier,
-    pub(crate) receipts: ReceiptSigner,
     pub(crate) stop: CancellationToken,
 }
 
@@ -70,11 +68,11 @@ pub(crate) struct ProofsService {
 
 impl ProofsService {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { ledger, limits, clock, metrics, presence, verifier, receipts, stop } = parts;
+        let Parts { ledger, limits, clock, metrics, presence, verifier, stop } = parts;
         let room = Arc::new(Semaphore::new(limits.max_unanswered_bytes.min(Semaphore::MAX_PERMITS)));
         let keys = KeyCache::default();
         let open = Mutex::default();
-        let shared = Shared { ledger, limits, clock, metrics, presence, verifier, keys, receipts, room, stop, open };
+        let shared = Shared { ledger, limits, clock, metrics, presence, verifier, keys, room, stop, open };
         Self { shared: Arc::new(shared) }
     }
 }

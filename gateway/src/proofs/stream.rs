@@ -12,6 +12,7 @@ use std::{
 };
 
 use depin_domain::{ids::KeyId, proofs::Reason};
+use depin_identity::SigningKey;
 use depin_ledger::{Confirmation, LedgerError, OpenChain, Outcome, Submission};
 use depin_proto::{
     convert::{digest, head_to_proto, key_id},
@@ -75,6 +76,7 @@ impl Session {
 
     pub(super) async fn run(mut self, mut inbound: Streaming<v1::SubmitRequest>, answers: Answers) {
         let ended = self.serve(&mut inbound, &answers).await;
+        self.shared.metrics.stream_ended(ended.as_ref().map_or("status", |end| end.name()));
         if let Err(status) = ended {
             tracing::debug!(agent = %self.agent.id, %status, "a stream of proofs ends");
             // The agent may be gone already.
@@ -82,20 +84,29 @@ impl Session {
         }
     }
 
-    /// Until the agent closes its side, the gateway drains, or the agent may not go on. What is under way is answered first.
-    async fn serve(&mut self, inbound: &mut Streaming<v1::SubmitRequest>, answers: &Answers) -> Result<(), Status> {
+    /// Until the agent closes its side, the gateway drains, the connection is old, or the agent may not go on. What is under way is answered
+    /// first.
+    async fn serve(
+        &mut self,
+        inbound: &mut Streaming<v1::SubmitRequest>,
+        answers: &Answers,
+    ) -> Result<InOrder, Status> {
         let stop = self.shared.stop.clone();
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
         let mut recheck = tokio::time::interval(RECHECK);
         let mut registry = self.shared.ledger.registry();
         let mut reading = true;
-        let mut ended = Ok(());
+        let mut ended = Ok(InOrder::Closed);
+        let agent = self.agent.clone();
+        let aged = agent.aged(Duration::ZERO);
+        tokio::pin!(aged);
         while reading || !pending.is_empty() {
             let room = self.has_room();
             tokio::select! {
                 biased;
                 Some(answered) = pending.next() => self.answer(answered, answers).await?,
-                () = stop.cancelled(), if reading => reading = false,
+                () = stop.cancelled(), if reading => (reading, ended) = (false, Ok(InOrder::Stopped)),
+                () = &mut aged, if reading => (reading, ended) = (false, Ok(InOrder::Age)),
                 _ = recheck.tick(), if reading => {
                     let now = self.shared.clock.now();
                     if let Err(status) = self.agent.admit(&registry.borrow_and_update().registry, now) {
@@ -112,7 +123,7 @@ impl Session {
                             std::task::Poll::Pending => pending.push_back(batch),
                         }
                     }
-                    Ok(None) if answers.is_closed() => return Ok(()),
+                    Ok(None) if answers.is_closed() => return Ok(InOrder::Closed),
                     Ok(None) => {}
                     Err(End::Closed) => reading = false,
                     Err(End::Status(status)) => (reading, ended) = (false, Err(*status)),
@@ -239,9 +250,9 @@ impl Session {
                 (slots, submissions, Some(room))
             }
         };
-        let shared = Arc::clone(&self.shared);
+        let (shared, key) = (Arc::clone(&self.shared), Arc::clone(&self.agent.receipts));
         Ok(Box::pin(async move {
-            let outcomes = settle(&shared, slots, submissions, arrived).await;
+            let outcomes = settle(&shared, &key, slots, submissions, arrived).await;
             drop(room);
             Answered { outcomes, proofs: count, bytes: bytes as u64 }
         }))
@@ -339,6 +350,28 @@ fn too_large(status: Status) -> Status {
     }
 }
 
+/// How a stream ended with nothing wrong.
+#[derive(Clone, Copy, Debug)]
+enum InOrder {
+    /// The agent closed its side.
+    Closed,
+    /// The gateway stops.
+    Stopped,
+    /// The connection is old.
+    Age,
+}
+
+impl InOrder {
+    /// As a label.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Stopped => "stopped",
+            Self::Age => "age",
+        }
+    }
+}
+
 /// Why no further message is read.
 enum End {
     /// The agent closed its side.
@@ -376,7 +409,13 @@ fn sampled(proof: &v1::SignedProof) -> Option<tracing::Span> {
 }
 
 /// Hands the submissions to the ledger and turns its outcomes into answers, in the order of the batch.
-async fn settle(shared: &Shared, slots: Vec<Slot>, submissions: Vec<Submission>, arrived: Instant) -> Vec<v1::Outcome> {
+async fn settle(
+    shared: &Shared,
+    key: &SigningKey,
+    slots: Vec<Slot>,
+    submissions: Vec<Submission>,
+    arrived: Instant,
+) -> Vec<v1::Outcome> {
     // The trace ends with the durable append: the last span that a sampled reading gets.
     let append = |slot: &Slot| match slot {
         Slot::Submitted(_, _, Some(span)) => Some(tracing::info_span!(parent: span, "append")),
@@ -402,7 +441,7 @@ async fn settle(shared: &Shared, slots: Vec<Slot>, submissions: Vec<Submission>,
                 });
                 count(shared, &result, &proof, arrived.elapsed());
                 drop(span);
-                let answer = answer::from_ledger(&result, &proof, &shared.receipts).unwrap_or_else(|error| {
+                let answer = answer::from_ledger(&result, &proof, key).unwrap_or_else(|error| {
                     // The ledger's own verdicts always encode; the proof is recorded and will be answered when resent.
                     tracing::error!(%error, "a verdict cannot be encoded");
                     deferred(Reason::LedgerUnavailable, error.to_string())

@@ -1,5 +1,6 @@
 //! The ledger's own service, for the operator and the CLI: the record as gRPC, with what each caller may see.
 
+mod backups;
 mod epochs;
 mod service;
 mod sight;

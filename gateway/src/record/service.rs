@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{sight::Sight, status};
-use crate::{clock::Clock, metrics::Metrics, peer, presence::Presence, proofs::ReceiptSigner};
+use crate::{backup::Backups, clock::Clock, metrics::Metrics, peer, presence::Presence, proofs::ReceiptSigner};
 
 /// Answers that may wait for a slow reader.
 pub(super) const WAITING: usize = 16;
@@ -40,6 +40,7 @@ pub(crate) struct LedgerService {
     pub(crate) presence: Arc<Presence>,
     pub(crate) receipts: ReceiptSigner,
     pub(crate) stop: CancellationToken,
+    pub(crate) backups: Backups,
 }
 
 pub(super) type Stream<T> = ReceiverStream<Result<T, Status>>;
@@ -257,6 +258,10 @@ impl ledger_server::Ledger for LedgerService {
             .into_iter()
             .map(|(reason, count)| v1::DropCount { reason: reason.into(), count })
             .collect();
+        let key = self.receipts.key();
+        info.gateway_algorithm = key.public().algorithm.code().into();
+        info.gateway_key = key.public().bytes.clone().into();
+        info.gateway_version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Response::new(info))
     }
 
@@ -382,6 +387,37 @@ impl ledger_server::Ledger for LedgerService {
         let awaited = self.ledger.release_closing(writer).await.map_err(status)?;
         tracing::warn!(awaited, "a person released the hold on closing after the restore");
         Ok(Response::new(v1::ReleaseHoldResponse { awaited }))
+    }
+
+    async fn finalize(&self, request: Request<v1::FinalizeRequest>) -> Result<Response<v1::FinalizeResponse>, Status> {
+        let writer = self.write(request)?.writer.unwrap_or_default();
+        let feature_level = self.ledger.finalize(writer).await.map_err(status)?;
+        tracing::warn!(feature_level, "a person finalized the upgrade: older versions refuse the ledger from now on");
+        Ok(Response::new(v1::FinalizeResponse { feature_level }))
+    }
+
+    async fn read_backups(
+        &self,
+        request: Request<v1::ReadBackupsRequest>,
+    ) -> Result<Response<v1::BackupStatus>, Status> {
+        self.sight(&request)?.must_see_all()?;
+        self.backup_status(request.into_inner().generations).await.map(Response::new)
+    }
+
+    async fn request_backup(
+        &self,
+        request: Request<v1::RequestBackupRequest>,
+    ) -> Result<Response<v1::BackupStatus>, Status> {
+        let wait = self.write(request)?.wait;
+        self.make_backup(wait).await.map(Response::new)
+    }
+
+    async fn keep_authority(
+        &self,
+        request: Request<v1::KeepAuthorityRequest>,
+    ) -> Result<Response<v1::KeepAuthorityResponse>, Status> {
+        let request = self.write(request)?;
+        self.keep_sealed(request).await.map(Response::new)
     }
 
     type ReadProofsStream = Stream<v1::ProofRecord>;

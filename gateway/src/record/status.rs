@@ -11,10 +11,14 @@ pub(crate) fn status(error: LedgerError) -> Status {
         LedgerError::Fenced { .. } => Code::PermissionDenied,
         LedgerError::VersionConflict { .. } => Code::Aborted,
         LedgerError::InvalidChange { .. } | LedgerError::Invalid { .. } => Code::InvalidArgument,
-        LedgerError::TooEarly { .. } | LedgerError::ClosingHeld { .. } => Code::FailedPrecondition,
+        LedgerError::TooEarly { .. } | LedgerError::ClosingHeld { .. } | LedgerError::NotFinalized { .. } => {
+            Code::FailedPrecondition
+        }
         LedgerError::NotFound(_) => Code::NotFound,
         LedgerError::Conflict { .. } => Code::AlreadyExists,
-        LedgerError::Damaged(_) | LedgerError::HalfRestored => Code::DataLoss,
+        LedgerError::Damaged(_) | LedgerError::HalfRestored | LedgerError::Newer(_) | LedgerError::Migrated => {
+            Code::DataLoss
+        }
     };
     Status::new(code, error.to_string())
 }

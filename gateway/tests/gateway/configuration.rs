@@ -56,6 +56,7 @@ async fn a_watch_begins_with_everything_and_follows_the_registry() {
     let held = v1::WatchConfigurationRequest {
         registry_incarnation: change.registry_incarnation,
         registry_version: change.registry_version,
+        ..v1::WatchConfigurationRequest::default()
     };
     let mut again = client.watch(held).await.unwrap().into_inner();
     network.write(&[Change::Device(device(5, &one, None))]).await;

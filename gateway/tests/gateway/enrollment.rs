@@ -2,8 +2,8 @@
 
 use depin_domain::{ids::Digest, registry::Change, time::Timestamp};
 use depin_identity::{
-    CertificateInfo, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates::certificates,
-    client_config, connect_lazy,
+    CertificateInfo, CertificateRequest, KeyAndChain, Pass, PeerIdentity, SigningKey, Trust,
+    certificates::certificates, client_config, connect_lazy,
 };
 use depin_proto::v1::{
     self, enroll_response::Result as Answer, enrollment_client::EnrollmentClient, inbox_entry::Entry,
@@ -20,6 +20,7 @@ fn enroll(key: &SigningKey) -> v1::EnrollRequest {
         csr: CertificateRequest::make(key).unwrap().into(),
         name: "site-1".into(),
         facts: None,
+        service_account: None,
     }
 }
 
@@ -168,4 +169,71 @@ async fn new_certificate_files_are_used_without_a_restart() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     network.stop().await;
+}
+
+#[tokio::test]
+async fn a_pass_goes_to_the_operator_as_it_came_and_only_for_fleets_that_are_there() {
+    let mut network = Network::start().await;
+    network.furnish().await;
+    let mut inbox = network.operator.watch_inbox(v1::WatchInboxRequest {}).await.unwrap().into_inner();
+    let mut client = EnrollmentClient::new(network.channel(None).0);
+    let none = client.terms(v1::TermsRequest {}).await.unwrap_err();
+    assert_eq!(none.code(), Code::FailedPrecondition, "{none}");
+    std::fs::write(network.directory.path().join("sealing.pub"), hex(network.ca.sealing().public())).unwrap();
+    let key = loop {
+        match client.terms(v1::TermsRequest {}).await {
+            Ok(terms) => break terms.into_inner().sealing_key,
+            Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!(key, network.ca.sealing().public().as_slice());
+    let own = SigningKey::from_seed(&[8; 32]);
+    let csr = CertificateRequest::make(&own).unwrap();
+    let pass = |fleet: &str| {
+        let fleets = vec![fleet.to_owned()];
+        let bound = Pass { csr: &csr, name: "", namespace: "grid", fleets: &fleets };
+        let sealed_token = bound.seal(&key, "a token").unwrap().into();
+        let pass = v1::ServiceAccountPass { namespace: "grid".into(), fleets, sealed_token };
+        let csr = csr.clone().into();
+        v1::EnrollRequest { csr, service_account: Some(pass), ..v1::EnrollRequest::default() }
+    };
+    assert!(matches!(ask(&mut client, pass("none")).await, Answer::Denied(denied) if denied.reason == "NotAllowed"));
+    let sent = pass("meters");
+    assert!(matches!(ask(&mut client, sent.clone()).await, Answer::Pending(_)));
+    let entry = inbox.message().await.unwrap().unwrap();
+    assert_eq!(entry.entry, Some(Entry::Enroll(sent.clone())));
+    let shown = sent.service_account.clone().unwrap();
+    let bound = Pass { csr: &csr, name: "", namespace: "grid", fleets: &shown.fleets };
+    assert_eq!(bound.open(network.ca.sealing(), &shown.sealed_token).unwrap().as_str(), "a token");
+    answer(&mut network, &entry, &csr).await;
+    // Sealed anew it is the same request.
+    assert!(matches!(ask(&mut client, pass("meters")).await, Answer::Issued(_)));
+    let changed = |change: &dyn Fn(&mut v1::EnrollRequest)| {
+        let mut request = sent.clone();
+        change(&mut request);
+        request
+    };
+    for (request, field) in [
+        (changed(&|request| request.token = vec![7; 16].into()), "token"),
+        (
+            changed(&|request| request.service_account.as_mut().unwrap().namespace = "Grid".into()),
+            "service_account.namespace",
+        ),
+        (changed(&|request| request.service_account.as_mut().unwrap().fleets.clear()), "service_account.fleets"),
+        (
+            changed(&|request| request.service_account.as_mut().unwrap().sealed_token = vec![0; 20_000].into()),
+            "service_account.sealed",
+        ),
+        (changed(&|request| request.name = "a b".into()), "name"),
+    ] {
+        let status = client.enroll(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(field), "{status}");
+    }
+    network.stop().await;
+}
+
+fn hex(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

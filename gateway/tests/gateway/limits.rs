@@ -137,6 +137,7 @@ fn enroll(number: usize) -> v1::EnrollRequest {
         csr: CertificateRequest::make(&key).unwrap().into(),
         name: format!("agent-{number}"),
         facts: None,
+        service_account: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use depin_backup::{Backups, DirectoryStore, Identities, Recipients, restore};
 use depin_domain::{
     canonical,
     ids::{AgentId, DeviceId, Digest, PublicKey},
@@ -19,7 +20,7 @@ use depin_identity::{
     CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, ServerKey, SigningKey, Trust,
     certificates::certificates, client_config, connect_lazy,
 };
-use depin_ledger::{EmbeddedLedger, Ledger, restore};
+use depin_ledger::{EmbeddedLedger, Ledger};
 use depin_log::{DiskStorage, Storage};
 use depin_proto::{
     convert::id_bytes,
@@ -48,6 +49,7 @@ pub(crate) fn lately() -> Window {
 /// A running gateway and what a test needs to call it.
 pub(crate) struct Network {
     pub(crate) ca: CertificateAuthority,
+    ledger: Arc<dyn Ledger>,
     pub(crate) metrics: Arc<Registry>,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) operator: LedgerClient<Channel>,
@@ -99,10 +101,15 @@ impl Network {
         let open =
             |name: &str| -> Arc<dyn Storage> { Arc::new(DiskStorage::open(self.directory.path().join(name)).unwrap()) };
         let (settings, clock) = (depin_ledger::Settings::default(), depin_ledger::Clock::system());
+        drop(self.ledger);
         let lost = EmbeddedLedger::open(open("ledger"), settings.clone(), clock.clone()).unwrap();
-        lost.backup(open("backup")).await.unwrap();
+        let store = Arc::new(DirectoryStore::new(open("backup"), "backup"));
+        let mut backups = Backups::new(store.clone(), Recipients::default(), i64::MAX);
+        let made = backups.run(&lost, None).await.unwrap().generation;
         lost.close();
-        restore(&open("backup"), &open("restored"), &settings, &clock).unwrap();
+        let target = open("restored");
+        restore(&*store, made, &Identities::default(), &target, &settings, &clock).await.unwrap();
+        drop(target);
         Self::launch(self.directory, self.ca, "restored", Limits::default(), settings).await
     }
 
@@ -117,11 +124,11 @@ impl Network {
         let ledger = EmbeddedLedger::open(Arc::new(storage), settings, depin_ledger::Clock::system()).unwrap();
         let ledger: Arc<dyn Ledger> = Arc::new(ledger);
         let loopback = "127.0.0.1:0".parse().unwrap();
-        let settings =
-            Settings { listen: loopback, ledger_listen: loopback, tls_dir: directory.path().to_owned(), limits };
+        let tls_dir = directory.path().to_owned();
+        let settings = Settings { listen: loopback, ledger_listen: loopback, tls_dir, ca_dir: None, limits };
         let mut metrics = Registry::default();
         let stop = CancellationToken::new();
-        let gateway = Gateway::new(settings, ledger, Clock::system(), &mut metrics);
+        let gateway = Gateway::new(settings, Arc::clone(&ledger), Clock::system(), &mut metrics);
         let running = gateway.start(stop.clone()).await.unwrap().unwrap();
         let operator = issue(&ca, &PeerIdentity::Operator, SigningKey::generate().unwrap());
         let trust = Trust::Bundle(vec![ca.certificate().clone()]);
@@ -130,7 +137,35 @@ impl Network {
         let mut operator = LedgerClient::new(channel);
         let request = v1::AcquireWriterRequest { holder: "test".into() };
         let writer = operator.acquire_writer(request).await.unwrap().into_inner();
-        Self { ca, metrics: Arc::new(metrics), directory, operator, writer, running, stop }
+        Self { ca, metrics: Arc::new(metrics), directory, ledger, operator, writer, running, stop }
+    }
+
+    /// A second gateway over the same ledger, whose certificate lies in `tls` and whose authorities in `ca`. Its agents' address.
+    pub(crate) async fn beside(&self, tls: &Path, ca: &Path) -> String {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let (tls_dir, ca_dir) = (tls.to_owned(), Some(ca.to_owned()));
+        let settings =
+            Settings { listen: loopback, ledger_listen: loopback, tls_dir, ca_dir, limits: Limits::default() };
+        let gateway = Gateway::new(settings, Arc::clone(&self.ledger), Clock::system(), &mut Registry::default());
+        let running = gateway.start(self.stop.clone()).await.unwrap().unwrap();
+        let address = format!("https://{}", running.agents);
+        tokio::spawn(running.finished());
+        address
+    }
+
+    /// A second gateway over the same ledger that has these backups, as the operator reaches it.
+    pub(crate) async fn telling(&self, backups: depin_gateway::Backups) -> LedgerClient<Channel> {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let tls_dir = self.directory.path().to_owned();
+        let settings =
+            Settings { listen: loopback, ledger_listen: loopback, tls_dir, ca_dir: None, limits: Limits::default() };
+        let gateway = Gateway::new(settings, Arc::clone(&self.ledger), Clock::system(), &mut Registry::default());
+        let running = gateway.with_backups(backups).start(self.stop.clone()).await.unwrap().unwrap();
+        let operator = issue(&self.ca, &PeerIdentity::Operator, SigningKey::generate().unwrap());
+        let trust = Trust::Bundle(vec![self.ca.certificate().clone()]);
+        let address = format!("https://{}", running.ledger);
+        tokio::spawn(running.finished());
+        LedgerClient::new(connect_lazy(&address, client_config(&trust, Some(&operator)).unwrap()).unwrap().0)
     }
 
     /// Stops the gateway and waits until everything is answered.
@@ -143,6 +178,11 @@ impl Network {
         let trust = Trust::Bundle(vec![self.ca.certificate().clone()]);
         let address = format!("https://{}", self.running.agents);
         connect_lazy(&address, client_config(&trust, agent).unwrap()).unwrap()
+    }
+
+    /// A channel of an agent that trusts these.
+    pub(crate) fn channel_trusting(&self, trust: &Trust, agent: Option<&KeyAndChain>) -> (Channel, ServerKey) {
+        connect_lazy(&self.agents_address(), client_config(trust, agent).unwrap()).unwrap()
     }
 
     pub(crate) fn ledger_client(&self, identity: Option<&KeyAndChain>) -> LedgerClient<Channel> {
@@ -358,6 +398,19 @@ impl Stream {
             submit_response::Message::Outcomes(batch) => Ok(batch.outcomes),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The same, unless the stream ended in order before all was answered.
+    pub(crate) async fn submit_or_end(&mut self, proofs: &[SignedProof]) -> Result<Option<Vec<v1::Outcome>>, Status> {
+        let message = Some(submit_request::Message::Proofs(v1::ProofBatch { proofs: proofs.to_vec() }));
+        // Where nobody takes it any more, the end is all that is left to read.
+        let _ended = self.requests.send(v1::SubmitRequest { message }).await;
+        while let Some(response) = self.responses.message().await? {
+            if let Some(submit_response::Message::Outcomes(batch)) = response.message {
+                return Ok(Some(batch.outcomes));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) async fn send(&mut self, message: submit_request::Message) {

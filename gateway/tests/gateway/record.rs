@@ -202,7 +202,8 @@ async fn a_gateway_that_waits_for_its_certificates_or_has_stopped_gives_no_grace
     let ledger: Arc<dyn Ledger> = Arc::new(EmbeddedLedger::open(Arc::new(storage), settings, clock).unwrap());
     let loopback = "127.0.0.1:0".parse().unwrap();
     let tls_dir = directory.path().to_owned();
-    let settings = Settings { listen: loopback, ledger_listen: loopback, tls_dir, limits: Limits::default() };
+    let settings =
+        Settings { listen: loopback, ledger_listen: loopback, tls_dir, ca_dir: None, limits: Limits::default() };
     let stop = CancellationToken::new();
     let gateway = Gateway::new(settings, Arc::clone(&ledger), Clock::system(), &mut Registry::default());
     let starting = tokio::spawn(gateway.start(stop.clone()));

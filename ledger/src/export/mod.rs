@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use depin_domain::{canonical, ids::Digest, registry::Registry};
-use depin_log::{LogReader, Storage};
+use depin_log::Storage;
 use depin_proto::v1;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use crate::{
     api::{EpochRecord, Export},
     epochs,
     error::LedgerError,
-    loading::load_base,
+    record::Records,
     state::{Epoch, State, Written},
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Source {
     /// Results of the epochs that matured with this one.
     pub(crate) matured: Vec<(u64, EpochRecord)>,
     pub(crate) files: Arc<dyn Storage>,
-    pub(crate) log: LogReader,
+    pub(crate) records: Arc<dyn Records>,
     /// What was known where the log begins: what is left of proofs past their retention.
     pub(crate) base: State,
 }
@@ -48,14 +48,6 @@ pub(crate) struct Source {
 pub(crate) type Chunks = mpsc::Sender<Result<v1::FileChunk, LedgerError>>;
 
 const CHUNK: usize = 256 << 10;
-
-/// What an export needs of what came before the log's front.
-pub(crate) fn base(export: Export, root: &dyn Storage, front: u64) -> Result<State, LedgerError> {
-    match export {
-        Export::Public => Ok(State::default()),
-        Export::Audit | Export::Owner(_) => load_base(root, front),
-    }
-}
 
 /// Sends all files of an export.
 pub(crate) fn write(source: &Source, export: Export, chunks: &Chunks) -> Result<(), LedgerError> {

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use depin_domain::{
     ids::{DeviceId, Digest, KeyId},
     proofs::{Section, Verdict},
@@ -22,7 +21,6 @@ use super::{
     table::{self, Column},
 };
 use crate::{
-    core::from_log,
     error::LedgerError,
     reading::touches,
     record::{Entry, ProofRecord},
@@ -184,19 +182,17 @@ pub(super) fn send_sections(
     let (rows, chains) = (Rows::default(), BTreeMap::new());
     let mut scan = Scan { source, chunks, parts, for_owner, files, judging, rows, sent: 0, chains };
     // What the base knows already is not read again.
-    let from = source.base.applied.max(source.log.front());
-    let mut cursor = source.log.read_from(from).map_err(from_log)?;
-    while let Some(record) = cursor.next_record().map_err(from_log)? {
-        if record.position >= until {
-            break;
+    let from = source.base.applied.max(source.records.front());
+    source.records.read(from, &mut |position, _, entry| {
+        if position >= until {
+            return Ok(false);
         }
-        let position = record.position;
-        let entry = Entry::decode(record.kind, Bytes::copy_from_slice(record.payload), position)?;
         scan.judging.note(position, &entry)?;
         if let Entry::Proof(record) = &entry {
             scan.proof(position, record)?;
         }
-    }
+        Ok(true)
+    })?;
     scan.flush()?;
     let files = scan.judging.send(source, chunks)?;
     scan.files.extend(files);

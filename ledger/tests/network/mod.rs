@@ -1,11 +1,14 @@
 //! A small network for the ledger's tests: one model, one fleet, agents that seal proofs, a clock that tests turn, one program.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses a part")]
 
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
 };
 
+use depin_backup::{
+    BackupError, Backups, DirectoryStore, Done, Generation, Identities, Recipients, Restored, Store, choose, restore,
+};
 use depin_domain::{
     canonical,
     ids::{AgentId, Algorithm, DeviceId, Digest, KeyId, PublicKey},
@@ -19,7 +22,7 @@ use depin_domain::{
     time::{Timestamp, Window},
 };
 use depin_ledger::{Clock, EmbeddedLedger, Ledger, LedgerError, Outcome, Settings, Submission};
-use depin_log::Storage;
+use depin_log::{Storage, simulated::SimulatedStorage};
 use depin_proto::{envelope, v1};
 
 pub const HOUR: i64 = 3_600_000;
@@ -47,6 +50,10 @@ impl Hands {
         Clock::new(move || Timestamp(hands.now()))
     }
 }
+
+pub mod place;
+
+pub use place::{InDatabase, InMemory, Place};
 
 pub fn settings() -> Settings {
     // Tests turn the clock by hours at a time, in which the ledger is meant to be well.
@@ -189,7 +196,7 @@ pub fn bytes(changes: &[Change]) -> Vec<bytes::Bytes> {
 }
 
 /// Takes the writer token and writes the network.
-pub async fn found(ledger: &EmbeddedLedger, agents: u8) -> Result<v1::WriterToken, LedgerError> {
+pub async fn found(ledger: &dyn Ledger, agents: u8) -> Result<v1::WriterToken, LedgerError> {
     let writer = ledger.acquire_writer("test".into()).await?;
     let version = ledger.info().await?.registry_version;
     let request =
@@ -295,7 +302,7 @@ pub fn close_request(writer: v1::WriterToken, number: u64, matured: &[u64]) -> v
 }
 
 /// The frozen statistics of an epoch.
-pub async fn frozen(ledger: &EmbeddedLedger, number: u64, of: u64) -> Result<Vec<v1::GrainStatistic>, LedgerError> {
+pub async fn frozen(ledger: &dyn Ledger, number: u64, of: u64) -> Result<Vec<v1::GrainStatistic>, LedgerError> {
     let request = v1::ReadStatisticsRequest { program: PROGRAM.into(), number, of_number: of };
     let mut pages = ledger.read_statistics(request).await?;
     let mut statistics = Vec::new();
@@ -305,7 +312,7 @@ pub async fn frozen(ledger: &EmbeddedLedger, number: u64, of: u64) -> Result<Vec
     Ok(statistics)
 }
 
-pub async fn submit(ledger: &EmbeddedLedger, submission: Submission) -> Outcome {
+pub async fn submit(ledger: &dyn Ledger, submission: Submission) -> Outcome {
     ledger.append(vec![submission]).await.unwrap().remove(0)
 }
 
@@ -315,4 +322,26 @@ pub fn judged(outcome: &Outcome) -> (u64, bool) {
         Outcome::Judged { verdict, repeated, .. } => (verdict.accepted, *repeated),
         other => panic!("not judged: {other:?}"),
     }
+}
+
+fn store(storage: &SimulatedStorage) -> Arc<dyn Store> {
+    Arc::new(DirectoryStore::new(Arc::new(storage.clone()), "the backup's directory"))
+}
+
+/// Backs a ledger up to a directory; generations of a month stay.
+pub async fn back_up(ledger: &EmbeddedLedger, target: &SimulatedStorage) -> Result<Done, BackupError> {
+    Backups::new(store(target), Recipients::default(), 30 * 24 * HOUR).run(ledger, None).await
+}
+
+/// Makes a ledger of the newest backup.
+pub async fn bring_back(
+    source: &SimulatedStorage,
+    target: &SimulatedStorage,
+    settings: &Settings,
+    hands: &Hands,
+) -> Result<Restored, BackupError> {
+    let store = store(source);
+    let newest = choose(&Generation::list(&*store).await?, None)?;
+    let target: Arc<dyn Storage> = Arc::new(target.clone());
+    restore(&*store, newest, &Identities::default(), &target, settings, &hands.clock()).await
 }

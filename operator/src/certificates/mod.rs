@@ -1,32 +1,38 @@
-//! The certificate authority in Secret depin-ca, and the gateway's certificate in Secret depin-gateway-tls.
+//! The certificate authorities in Secret depin-ca, and the gateway's certificate in Secret depin-gateway-tls.
 //!
-//! The authority is made once and never overwritten: losing it would lock every agent out. Its key leaves this process only
-//! into that Secret.
+//! An authority is made once, or brought by a person, and never lost: that would lock every agent out. Its key leaves this process only
+//! into that Secret, and another one takes its place only beside it.
 
+pub mod authorities;
+pub mod gateway;
+pub mod keeper;
+pub mod kept;
+pub mod publish;
 pub mod validity;
 
 use std::collections::BTreeMap;
 
-use depin_domain::time::Timestamp;
-use depin_identity::{
-    CertificateAuthority, CertificateInfo, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust,
-};
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, Secret},
-};
+use depin_domain::time::{Timestamp, Window};
+use depin_identity::{CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, PostParams},
 };
+use rustls_pki_types::CertificateDer;
 use tonic::transport::Channel;
 
-use crate::annotations::{HOSTS, MANAGED_BY, OPERATOR};
+use crate::annotations::{MANAGED_BY, OPERATOR};
+use authorities::{Authorities, Step, Terms, Word};
 
 /// Secret (certificate and key) and ConfigMap (certificate alone) of the authority.
 pub const CA: &str = "depin-ca";
 /// Secret of the gateway's certificate.
 pub const GATEWAY: &str = "depin-gateway-tls";
+/// Fields by which gateways and agents learn of the authorities.
+const BUNDLE: &str = "ca.crt";
+const VOUCHERS: &str = "vouchers.crt";
+const SEALING: &str = "sealing.pub";
 const MANAGER: &str = "depin-operator/certificates";
 
 /// Certificates cannot be kept.
@@ -64,6 +70,14 @@ pub enum CertificatesError {
     /// TLS settings cannot be made.
     #[error("{0}")]
     Tls(#[from] depin_identity::tls::TlsError),
+    /// The gateway's CAs cannot be read.
+    #[error("--gateway-ca-file {path}: {what}")]
+    GatewayCa {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The ledger's address is none.
     #[error("--ledger: {0}")]
     Address(#[from] depin_identity::channel::InvalidAddress),
@@ -79,68 +93,102 @@ impl CertificatesError {
     }
 }
 
-/// The authority, made if there is none. Only a leader may call this.
+/// What is known of the authorities, and the Secret where it is kept; made if there is none. Only a leader may call this.
 ///
 /// # Errors
 /// When the API server refuses or the Secret is damaged.
-pub async fn ensure_authority(
+pub async fn ensure_authorities(
     client: &Client,
     namespace: &str,
     now: Timestamp,
-) -> Result<CertificateAuthority, CertificatesError> {
+) -> Result<Authorities, CertificatesError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     if let Some(secret) = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))? {
-        return read_authority(&secret);
+        return kept::read(&secret, now);
     }
     let authority = CertificateAuthority::create(validity::authority(now))
         .map_err(CertificatesError::certificate("make the CA"))?;
-    match secrets.create(&PostParams::default(), &authority_secret(&authority)).await {
-        Ok(_) => Ok(authority),
+    let authorities = Authorities::of(authority);
+    match secrets.create(&PostParams::default(), &kept::write(tls_secret(CA), &authorities)).await {
+        Ok(_) => Ok(authorities),
         // Someone was faster: theirs it is.
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            read_authority(&secrets.get(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?)
+            kept::read(&secrets.get(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?, now)
         }
         Err(error) => Err(CertificatesError::api("create Secret depin-ca")(error)),
     }
 }
 
-/// Puts the authority that this process works with back into its Secret where that is gone (a cluster that lost its store): a new one
-/// would lock every agent out. An existing Secret is not touched.
+/// The authorities as a leader keeps them; a Secret that is not there yet is an error of the API server's.
 ///
 /// # Errors
-/// When the API server refuses.
-pub async fn keep_authority(
+/// When it cannot be read or is damaged.
+pub async fn existing_authorities(
     client: &Client,
     namespace: &str,
-    authority: &CertificateAuthority,
-) -> Result<(), CertificatesError> {
+    now: Timestamp,
+) -> Result<Authorities, CertificatesError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let missing = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?.is_none();
-    if !missing {
-        return Ok(());
-    }
-    match secrets.create(&PostParams::default(), &authority_secret(authority)).await {
-        Ok(_) => {
-            tracing::warn!("Secret depin-ca was gone and is restored from memory; keep a backup of it");
-            publish_authority(client, namespace, authority).await
+    kept::read(&secrets.get(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))?, now)
+}
+
+/// Looks after the authorities: hears a person's word, does what is due, and puts them back from memory where the Secret is gone (a cluster
+/// that lost its store): new ones would lock every agent out.
+///
+/// # Errors
+/// When the API server refuses, also because somebody else changed the Secret meanwhile, or the Secret is damaged.
+pub async fn look_after(
+    client: &Client,
+    namespace: &str,
+    known: &Authorities,
+    terms: Terms,
+    now: Timestamp,
+) -> Result<Authorities, CertificatesError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let Some(secret) = secrets.get_opt(CA).await.map_err(CertificatesError::api("read Secret depin-ca"))? else {
+        match secrets.create(&PostParams::default(), &kept::write(tls_secret(CA), known)).await {
+            Ok(_) => tracing::warn!("Secret depin-ca was gone and is restored from memory; keep a backup of it"),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(CertificatesError::api("restore Secret depin-ca")(error)),
         }
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(CertificatesError::api("restore Secret depin-ca")(error)),
+        return Ok(known.clone());
+    };
+    let failed = CertificatesError::certificate("Secret depin-ca");
+    let mut state = known.succeeded_by(kept::read(&secret, now)?, now).map_err(failed)?;
+    let mut word = kept::word(&secret);
+    let asked = word != Word::default();
+    loop {
+        let stepped = state.step(word, terms, now, CertificateAuthority::create);
+        let Some((after, step)) = stepped.map_err(CertificatesError::certificate("a new CA"))? else { break };
+        tell(step, &after, terms);
+        if step == Step::Introduced {
+            word.rotate = false;
+        }
+        state = after;
     }
+    let wanted = kept::write(secret.clone(), &state);
+    if asked || wanted != secret {
+        secrets
+            .replace(CA, &PostParams::default(), &wanted)
+            .await
+            .map_err(CertificatesError::api("write Secret depin-ca"))?;
+    }
+    Ok(state)
 }
 
-fn authority_secret(authority: &CertificateAuthority) -> Secret {
-    let data = [
-        ("tls.crt", authority.certificate_pem().into_bytes()),
-        ("tls.key", authority.key_pem().as_bytes().to_vec()),
-        ("ca.crt", authority.certificate_pem().into_bytes()),
-    ];
-    tls_secret(CA, data, BTreeMap::new())
-}
-
-fn read_authority(secret: &Secret) -> Result<CertificateAuthority, CertificatesError> {
-    CertificateAuthority::from_pem(&text(secret, CA, "tls.crt")?, &text(secret, CA, "tls.key")?)
-        .map_err(CertificatesError::certificate("Secret depin-ca"))
+fn tell(step: Step, state: &Authorities, terms: Terms) {
+    let issuing = state.issuing.hash();
+    match step {
+        Step::Introduced => tracing::warn!(
+            next = %state.next.as_ref().map(|next| next.authority.hash().to_string()).unwrap_or_default(),
+            seconds = terms.introduction_ms / 1000,
+            "a new certificate authority is made known; it issues after that time"
+        ),
+        Step::Switched => tracing::warn!(%issuing, "another certificate authority issues from now on"),
+        Step::Dropped => {
+            tracing::warn!(%issuing, trusted = state.trusted().len(), "retired authorities are trusted no more")
+        }
+    }
 }
 
 fn text(secret: &Secret, name: &'static str, field: &'static str) -> Result<String, CertificatesError> {
@@ -150,108 +198,51 @@ fn text(secret: &Secret, name: &'static str, field: &'static str) -> Result<Stri
         .ok_or(CertificatesError::Missing { secret: name, field })
 }
 
-fn tls_secret<const N: usize>(name: &str, data: [(&str, Vec<u8>); N], annotations: BTreeMap<String, String>) -> Secret {
+fn tls_secret(name: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OPERATOR.to_owned())])),
-            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(data.into_iter().map(|(field, bytes)| (field.to_owned(), ByteString(bytes))).collect()),
         ..Secret::default()
     }
 }
 
-/// Publishes the authority's certificate in ConfigMap depin-ca, where tokens and viewers find it without reading Secrets.
-///
-/// # Errors
-/// When the API server refuses.
-pub async fn publish_authority(
-    client: &Client,
-    namespace: &str,
-    authority: &CertificateAuthority,
-) -> Result<(), CertificatesError> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map = ConfigMap {
-        metadata: ObjectMeta { name: Some(CA.to_owned()), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([
-            ("ca.crt".to_owned(), authority.certificate_pem()),
-            ("sha256".to_owned(), authority.hash().to_string()),
-        ])),
-        ..ConfigMap::default()
-    };
-    maps.patch(CA, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map))
-        .await
-        .map(drop)
-        .map_err(CertificatesError::api("apply ConfigMap depin-ca"))
-}
-
-/// Makes or renews the gateway's certificate if it is missing, due, of another authority, or for other names. True if it wrote one.
-///
-/// # Errors
-/// When the API server refuses or the certificate cannot be made.
-pub async fn ensure_gateway(
-    client: &Client,
-    namespace: &str,
-    authority: &CertificateAuthority,
-    hosts: &[String],
-    now: Timestamp,
-) -> Result<bool, CertificatesError> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let existing = secrets.get_opt(GATEWAY).await.map_err(CertificatesError::api("read Secret depin-gateway-tls"))?;
-    if existing.is_some_and(|secret| is_good(&secret, authority, hosts, now)) {
-        return Ok(false);
-    }
-    let failed = CertificatesError::certificate;
-    let key = SigningKey::generate()?;
-    let request = CertificateRequest::make(&key)
-        .and_then(|der| CertificateRequest::from_der(&der))
-        .map_err(failed("gateway's request"))?;
-    let leaf = authority
-        .issue(&request, &PeerIdentity::Gateway, hosts, validity::gateway(now))
-        .map_err(failed("gateway's certificate; correct --gateway-name"))?;
-    let data = [
-        ("tls.crt", leaf.into_bytes()),
-        ("tls.key", key.to_pem().as_bytes().to_vec()),
-        ("ca.crt", authority.certificate_pem().into_bytes()),
-    ];
-    let secret = tls_secret(GATEWAY, data, BTreeMap::from([(HOSTS.to_owned(), hosts.join(","))]));
-    secrets
-        .patch(GATEWAY, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret))
-        .await
-        .map_err(CertificatesError::api("apply Secret depin-gateway-tls"))?;
-    Ok(true)
-}
-
-fn is_good(secret: &Secret, authority: &CertificateAuthority, hosts: &[String], now: Timestamp) -> bool {
-    let named = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(HOSTS));
-    let trusts = text(secret, GATEWAY, "ca.crt").is_ok_and(|bundle| bundle.contains(&authority.certificate_pem()));
-    let leaf = text(secret, GATEWAY, "tls.crt").ok().and_then(|pem| CertificateInfo::from_pem(&pem).ok());
-    let fresh = leaf.is_some_and(|leaf| now < leaf.renewal());
-    named == Some(&hosts.join(",")) && trusts && fresh && text(secret, GATEWAY, "tls.key").is_ok()
-}
-
-/// A channel to the ledger under a new certificate of the operator's own, which never leaves this process.
+/// A channel to the ledger under a new certificate of the operator's own, which never leaves this process. `more`: CAs that the gateway's
+/// certificate may come from beside the authorities.
 ///
 /// # Errors
 /// When the certificate cannot be made or the address is none.
 pub fn ledger_channel(
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
+    more: Vec<CertificateDer<'static>>,
     address: &str,
     now: Timestamp,
+) -> Result<Channel, CertificatesError> {
+    channel(authorities, more, &PeerIdentity::Operator, validity::operator(now), address)
+}
+
+/// The same as `peer`.
+///
+/// # Errors
+/// As [`ledger_channel`].
+pub fn channel(
+    authorities: &Authorities,
+    more: Vec<CertificateDer<'static>>,
+    peer: &PeerIdentity,
+    validity: Window,
+    address: &str,
 ) -> Result<Channel, CertificatesError> {
     let failed = CertificatesError::certificate;
     let key = SigningKey::generate()?;
     let request = CertificateRequest::make(&key)
         .and_then(|der| CertificateRequest::from_der(&der))
         .map_err(failed("operator's request"))?;
-    let leaf = authority
-        .issue(&request, &PeerIdentity::Operator, &[], validity::operator(now))
-        .map_err(failed("operator's certificate"))?;
+    let leaf = authorities.issuing.issue(&request, peer, &[], validity).map_err(failed("operator's certificate"))?;
     let chain = depin_identity::certificates::certificates(&leaf).map_err(failed("operator's certificate"))?;
-    let trust = Trust::Bundle(vec![authority.certificate().clone()]);
+    let trust = Trust::Bundle(authorities.trusted().into_iter().chain(more).collect());
     let config = depin_identity::client_config(&trust, Some(&KeyAndChain { key, chain }))?;
     Ok(depin_identity::connect_lazy(address, config)?.0)
 }

@@ -5,16 +5,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use depin_crds::{EdgeAgent, EdgeDevice, EdgeEnrollment, EdgeFleet};
+use depin_crds::{Condition, EdgeAgent, EdgeDevice, EdgeEnrollment, EdgeFleet};
 use depin_domain::{
     ids::{AgentId, Digest},
-    registry::{AgentEntry, Registry},
+    registry::{AgentEntry, Holder, Registry},
     time::Timestamp,
 };
-use depin_identity::{CertificateAuthority, CertificateRequest, PeerIdentity};
+use depin_identity::{CertificateRequest, Pass, PeerIdentity};
 use depin_proto::v1::{
     AgentFacts, AnswerInboxRequest, Denied, EnrollRequest, EnrollResponse, InboxEntry, IssuedCertificate, RenewalEntry,
-    Sighting, SightingsEntry, WatchInboxRequest, enroll_response::Result as Answer, inbox_entry::Entry,
+    ServiceAccountPass, Sighting, SightingsEntry, WatchInboxRequest, enroll_response::Result as Answer,
+    inbox_entry::Entry,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -22,18 +23,22 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{
-    renewal, sighting, token,
+    denial::Denial,
+    renewal, service_account, sighting, token,
     waiting::{Tries, Waiting},
 };
 use crate::{
     annotations::ENROLLED_BY,
-    certificates::validity,
+    certificates::{authorities::Authorities, validity},
+    conditions::{Say, holds},
     context::Context,
     ledger::is_fenced,
     quantities::{time, timestamp},
     registry::RegistryError,
+    status::Transition,
 };
 
 /// Open EdgeEnrollments of devices that a namespace may have; further sightings wait for a later message.
@@ -44,6 +49,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const WORTH_A_WARNING: u32 = 8;
 const MANAGER: &str = "depin-operator/admission";
 const CERTIFICATE_MANAGER: &str = "depin-operator/agent-certificates";
+const OTHER_KEY_MANAGER: &str = "depin-operator/other-key";
+/// Condition of an EdgeAgent, and reason of its Event: somebody with another key asked to come in under its name.
+const OTHER_KEY: &str = "OtherKeyAsked";
 
 /// An entry cannot be handled now.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +68,9 @@ enum InboxError {
 ///
 /// # Errors
 /// [`RegistryError::Fenced`] when another operator leads.
-pub async fn run(context: Arc<Context>, authority: Arc<CertificateAuthority>) -> Result<(), RegistryError> {
+pub async fn run(context: Arc<Context>, authorities: watch::Receiver<Arc<Authorities>>) -> Result<(), RegistryError> {
     loop {
-        match watch(&context, &authority).await {
+        match watch_inbox(&context, &authorities).await {
             Ok(()) => {}
             Err(status) if is_fenced(&status) => return Err(RegistryError::Fenced(status.message().to_owned())),
             Err(status) => {
@@ -73,7 +81,7 @@ pub async fn run(context: Arc<Context>, authority: Arc<CertificateAuthority>) ->
     }
 }
 
-async fn watch(context: &Context, authority: &CertificateAuthority) -> Result<(), tonic::Status> {
+async fn watch_inbox(context: &Context, authorities: &watch::Receiver<Arc<Authorities>>) -> Result<(), tonic::Status> {
     let mut entries = context.ledger.client().watch_inbox(WatchInboxRequest {}).await?.into_inner();
     let mut again = Waiting::default();
     let mut tick = tokio::time::interval(LOOK);
@@ -81,26 +89,30 @@ async fn watch(context: &Context, authority: &CertificateAuthority) -> Result<()
         tokio::select! {
             entry = entries.message() => {
                 let Some(entry) = entry? else { return Ok(()) };
-                attempt(context, authority, entry, None, &mut again).await?;
+                attempt(context, &newest(authorities), entry, None, &mut again).await?;
             }
             _ = tick.tick() => {
                 for (entry, tries) in again.due(context.clock.now()) {
-                    attempt(context, authority, entry, Some(tries), &mut again).await?;
+                    attempt(context, &newest(authorities), entry, Some(tries), &mut again).await?;
                 }
             }
         }
     }
 }
 
+fn newest(authorities: &watch::Receiver<Arc<Authorities>>) -> Arc<Authorities> {
+    Arc::clone(&authorities.borrow())
+}
+
 async fn attempt(
     context: &Context,
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
     entry: InboxEntry,
     tries: Option<Tries>,
     again: &mut Waiting,
 ) -> Result<(), tonic::Status> {
     let id = entry.id;
-    let response = match handle(context, authority, &entry).await {
+    let response = match handle(context, authorities, &entry).await {
         Ok(response) => response,
         Err(error) => {
             // No answer is final that was not decided: who asks goes on asking.
@@ -126,12 +138,12 @@ async fn attempt(
 
 async fn handle(
     context: &Context,
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
     entry: &InboxEntry,
 ) -> Result<Option<EnrollResponse>, InboxError> {
     let (asks, response) = match &entry.entry {
-        Some(Entry::Enroll(request)) => ("enroll", Some(enroll(context, authority, request).await?)),
-        Some(Entry::Renew(renewal)) => ("renew", Some(renew(context, authority, renewal).await?)),
+        Some(Entry::Enroll(request)) => ("enroll", Some(enroll(context, authorities, request).await?)),
+        Some(Entry::Renew(renewal)) => ("renew", Some(renew(context, authorities, renewal).await?)),
         Some(Entry::Sightings(sightings)) => {
             sight(context, sightings).await?;
             ("sightings", None)
@@ -153,12 +165,15 @@ fn denied(reason: &str, message: impl Into<String>) -> EnrollResponse {
 
 async fn enroll(
     context: &Context,
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
     request: &EnrollRequest,
 ) -> Result<EnrollResponse, InboxError> {
     let Ok(csr) = CertificateRequest::from_der(&request.csr) else {
         return Ok(denied("InvalidRequest", "the certificate request is malformed or not signed by its key"));
     };
+    if let Some(pass) = &request.service_account {
+        return enroll_by_account(context, authorities, request, pass, &csr).await;
+    }
     let hash = Digest::of(&request.token);
     let text = hash.to_string();
     let found = context
@@ -193,7 +208,90 @@ async fn enroll(
     };
     mark_used(context, &enrollment, &name).await?;
     let peer = PeerIdentity::Agent { namespace, name };
-    issue(context, authority, &csr, &peer, &facts).await
+    issue(context, authorities, &csr, &peer, &facts).await
+}
+
+/// An agent in the cluster: its ServiceAccount's token in place of a join token.
+async fn enroll_by_account(
+    context: &Context,
+    authorities: &Authorities,
+    request: &EnrollRequest,
+    pass: &ServiceAccountPass,
+    csr: &CertificateRequest,
+) -> Result<EnrollResponse, InboxError> {
+    let ServiceAccountPass { namespace, fleets, sealed_token } = pass;
+    let bound = Pass { csr: &request.csr, name: &request.name, namespace, fleets };
+    let Some(token) = authorities.open(bound, sealed_token) else {
+        return Ok(denied(
+            "NotSealedToUs",
+            "the token was sealed to another authority's key, or was changed on its way; ask again",
+        ));
+    };
+    let ask = service_account::Ask { key: csr.key.clone(), name: &request.name, namespace, fleets };
+    let reviewed = match service_account::review(&context.client, &token, &context.token_audience).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::warn!(
+                message = status.message,
+                "the operator may not review tokens; give it create on tokenreviews"
+            );
+            return Ok(denied(
+                "ReviewForbidden",
+                "the operator may not review tokens; its role lacks create on tokenreviews",
+            ));
+        }
+        reviewed => reviewed?,
+    };
+    let view: Vec<_> = fleets.iter().filter_map(|fleet| context.stores.fleet(namespace, fleet)).collect();
+    let fleet = |name: &str| view.iter().find(|fleet| fleet.name_any() == name).map(AsRef::as_ref);
+    let named = reviewed.and_then(|caller| {
+        service_account::allowed(&ask, &caller, fleet)?;
+        Ok((service_account::name_of(&ask, &caller)?, caller))
+    });
+    let (name, caller) = match named {
+        Ok(named) => named,
+        Err(Denial { reason, message }) => return Ok(denied(reason, message)),
+    };
+    let agents: Api<EdgeAgent> = Api::namespaced(context.client.clone(), namespace);
+    let existing = agents.get_opt(&name).await?;
+    let registry = context.registry.snapshot();
+    let revoked = registry.signer(&csr.key.id()).is_some_and(|signer| matches!(signer.holder, Holder::Revoked(_)));
+    match service_account::decide(&ask, &caller, &name, existing.as_ref(), revoked) {
+        service_account::Decision::Create(agent) => drop(agents.create(&PostParams::default(), &agent).await?),
+        service_account::Decision::Issue(_) => {}
+        service_account::Decision::OtherKey(message) => {
+            if let Some(agent) = &existing {
+                other_key(context, agent, true, &message).await;
+            }
+            return Ok(denied("OtherKey", message));
+        }
+        service_account::Decision::Deny(Denial { reason, message }) => {
+            return Ok(denied(reason, message));
+        }
+    }
+    if let Some(agent) = existing.filter(|agent| holds(&conditions(agent), OTHER_KEY)) {
+        other_key(context, &agent, false, "the agent came with its own key").await;
+    }
+    let peer = PeerIdentity::Agent { namespace: namespace.clone(), name };
+    issue(context, authorities, csr, &peer, &request.facts.clone().unwrap_or_default()).await
+}
+
+fn conditions(agent: &EdgeAgent) -> Vec<Condition> {
+    agent.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()
+}
+
+/// Tells on an EdgeAgent whether somebody with another key wants to come in under its name: a person decides.
+async fn other_key(context: &Context, agent: &EdgeAgent, asked: bool, message: &str) {
+    let existing = conditions(agent);
+    let reason = if asked { "AnotherAgentAsks" } else { "OwnAgentCame" };
+    let say = Say::new(OTHER_KEY, asked, reason, message);
+    let told = (asked && !holds(&existing, OTHER_KEY)).then(|| Transition {
+        warning: true,
+        reason: OTHER_KEY.to_owned(),
+        note: message.to_owned(),
+    });
+    let condition = say.over(&existing, agent.metadata.generation, context.clock.now());
+    let wanted = serde_json::json!({"conditions": [condition]});
+    context.status.wish(agent, agent.status.as_ref(), OTHER_KEY_MANAGER, wanted, told).await;
 }
 
 async fn mark_used(context: &Context, enrollment: &EdgeEnrollment, name: &str) -> Result<(), kube::Error> {
@@ -209,7 +307,7 @@ async fn mark_used(context: &Context, enrollment: &EdgeEnrollment, name: &str) -
 
 async fn renew(
     context: &Context,
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
     renewal: &RenewalEntry,
 ) -> Result<EnrollResponse, InboxError> {
     let request = renewal.request.clone().unwrap_or_default();
@@ -224,14 +322,14 @@ async fn renew(
     let object = agent.and_then(|agent| context.stores.agent(&agent.namespace, &agent.name));
     let ended = object.and_then(|object| object.status.as_ref()?.certificate_expires.as_ref().map(timestamp));
     match renewal::decide(agent, &csr.key, ended, context.renewal_grace_ms, context.clock.now()) {
-        Ok(peer) => issue(context, authority, &csr, &peer, &request.facts.unwrap_or_default()).await,
-        Err(renewal::Denial { reason, message }) => Ok(denied(reason, message)),
+        Ok(peer) => issue(context, authorities, &csr, &peer, &request.facts.unwrap_or_default()).await,
+        Err(Denial { reason, message }) => Ok(denied(reason, message)),
     }
 }
 
 async fn issue(
     context: &Context,
-    authority: &CertificateAuthority,
+    authorities: &Authorities,
     csr: &CertificateRequest,
     peer: &PeerIdentity,
     facts: &AgentFacts,
@@ -240,11 +338,12 @@ async fn issue(
         return Ok(denied("InvalidRequest", "not an agent"));
     };
     let window = validity::agent(context.clock.now());
-    let chain = authority.issue(csr, peer, &[], window)?;
-    remember(context, namespace, name, window.end, facts).await?;
+    let chain = authorities.issuing.issue(csr, peer, &[], window)?;
+    let end = window.end.min(authorities.issuing.validity().end);
+    remember(context, namespace, name, end, facts).await?;
     let issued = IssuedCertificate {
         chain,
-        ca: authority.certificate_pem(),
+        ca: authorities.bundle(),
         namespace: namespace.clone(),
         name: name.clone(),
         agent_id: depin_proto::convert::id_bytes(AgentId::of(namespace, name)),

@@ -1,7 +1,9 @@
 //! Letting in: invitations to the registry, the ledger's inbox to EdgeAgents, EdgeDevices, and EdgeEnrollments for what a person decides.
 
+pub mod denial;
 pub mod inbox;
 pub mod renewal;
+pub mod service_account;
 pub mod sighting;
 pub mod token;
 pub mod waiting;
@@ -179,6 +181,7 @@ pub async fn sweep(context: Arc<Context>) {
         let registry = context.registry.snapshot();
         let absent: BTreeSet<_> = registry
             .invitations()
+            .filter(|entry| context.watched.has_namespace(&entry.namespace))
             .map(|entry| entry.token)
             .filter(|token| !tokens.contains(&token.to_string()))
             .collect();

@@ -3,20 +3,9 @@
 use depin_domain::{ids::PublicKey, registry::AgentEntry, time::Timestamp};
 use depin_identity::PeerIdentity;
 
+use super::denial::{Denial, deny};
+
 const DAY_MS: i64 = 24 * 3_600_000;
-
-/// A renewal that is denied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
-    /// CamelCase.
-    pub reason: &'static str,
-    /// For the agent's log: what to do.
-    pub message: String,
-}
-
-fn deny(reason: &'static str, message: impl Into<String>) -> Denial {
-    Denial { reason, message: message.into() }
-}
 
 /// Decides for the agent that the registry has, if it has one. `ended`: when its newest certificate ends, where that is known; it is not after
 /// the cluster was lost, and then the key alone decides.

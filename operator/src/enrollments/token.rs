@@ -101,7 +101,7 @@ pub fn decide(enrollment: &EdgeEnrollment, ask: &Ask, existing: Existing<'_>, no
 }
 
 /// The key of an EdgeAgent's spec, if it has one that can be read.
-fn key_of(agent: &EdgeAgent) -> Option<PublicKey> {
+pub(super) fn key_of(agent: &EdgeAgent) -> Option<PublicKey> {
     agent.spec.public_key.as_ref().and_then(|key| public_key("spec.publicKey", key).ok())
 }
 

@@ -154,10 +154,8 @@ async fn tell_agent(look: &Look<'_>, memory: &mut Memory, agent: &EdgeAgent, id:
     let Some(online) = verdict.or(was) else { return false };
     let (say, told) = presence(was, online);
     let (confirms, confirmation_told) = confirms.map_or((None, None), |(say, told)| (Some(say), told));
-    let version = known
-        .and_then(|(_, presence)| presence.status.as_ref())
-        .map(|status| status.version.chars().take(64).collect::<String>());
-    let version = version.filter(|version| !version.is_empty()).or_else(|| status.version.clone());
+    let reported = known.and_then(|(_, presence)| presence.status.as_ref());
+    let version = bounded(reported.map(|reported| &reported.version), 64).or_else(|| status.version.clone());
     let devices = i64::try_from(look.registry.devices_of(&id).count()).unwrap_or(i64::MAX);
     let over = |say: Say| say.over(&status.conditions, agent.metadata.generation, look.now);
     let conditions = [over(say), confirms.and_then(over)];
@@ -165,6 +163,11 @@ async fn tell_agent(look: &Look<'_>, memory: &mut Memory, agent: &EdgeAgent, id:
     let told = told.into_iter().chain(confirmation_told);
     look.context.status.wish(agent, agent.status.as_ref(), MANAGER, wanted, told).await;
     online
+}
+
+/// What an agent says of itself, if it says something, as long as its status may be.
+fn bounded(told: Option<&String>, most: usize) -> Option<String> {
+    told.filter(|told| !told.is_empty()).map(|told| told.chars().take(most).collect())
 }
 
 /// The condition `Online` of an agent, and the Event of its flip.

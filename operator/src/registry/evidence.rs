@@ -14,7 +14,7 @@ use depin_domain::registry::{Change, Registry};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Resource, ResourceExt,
-    core::PartialObjectMeta,
+    core::{NamespaceResourceScope, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
@@ -47,11 +47,11 @@ struct Kind {
 /// Watches all kinds, with roll calls in `namespace`; ends never.
 pub async fn run(context: Arc<Context>, namespace: &str) {
     tokio::join!(
-        watch::<EdgeDeviceModel>(&context, namespace, models()),
-        watch::<EdgeFleet>(&context, namespace, fleets()),
-        watch::<EdgeAgent>(&context, namespace, agents()),
-        watch::<EdgeDevice>(&context, namespace, devices()),
-        watch::<RewardProgram>(&context, namespace, programs()),
+        watch::<EdgeDeviceModel>(&context, namespace, models(), everywhere(&context)),
+        watch::<EdgeFleet>(&context, namespace, fleets(), where_watched(&context)),
+        watch::<EdgeAgent>(&context, namespace, agents(), where_watched(&context)),
+        watch::<EdgeDevice>(&context, namespace, devices(), where_watched(&context)),
+        watch::<RewardProgram>(&context, namespace, programs(), where_watched(&context)),
     );
 }
 
@@ -119,6 +119,34 @@ fn programs() -> Kind {
     }
 }
 
+/// The APIs of a kind: one for all namespaces, or one for each that is watched.
+struct Apis<K> {
+    objects: Vec<Api<K>>,
+    metadata: Vec<Api<PartialObjectMeta<K>>>,
+    /// How the ids of each one's objects begin.
+    prefixes: Vec<Option<String>>,
+}
+
+fn everywhere<K: Resource<DynamicType = ()>>(context: &Context) -> Apis<K> {
+    Apis {
+        objects: vec![Api::all(context.client.clone())],
+        metadata: vec![Api::all(context.client.clone())],
+        prefixes: vec![None],
+    }
+}
+
+fn where_watched<K>(context: &Context) -> Apis<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let watched = &context.watched;
+    Apis {
+        objects: watched.apis(&context.client),
+        metadata: watched.apis(&context.client),
+        prefixes: (0..watched.parts()).map(|part| watched.prefix(part)).collect(),
+    }
+}
+
 fn id_of(namespace: Option<String>, name: &str) -> String {
     format!("{}/{name}", namespace.unwrap_or_default())
 }
@@ -127,10 +155,10 @@ fn id_of(namespace: Option<String>, name: &str) -> String {
 #[derive(Default)]
 struct Known {
     view: View,
-    /// A list under way.
-    listing: BTreeSet<String>,
-    /// A whole list was read.
-    complete: bool,
+    /// Of each API.
+    lists: Vec<List>,
+    /// Something is registered of namespaces that are not watched.
+    partial: bool,
     /// Something was told since the last look.
     news: bool,
     /// The registry's version at the last look.
@@ -143,18 +171,43 @@ struct Known {
     noted: Option<(BTreeSet<String>, Instant)>,
 }
 
+/// A list of one API.
+#[derive(Default)]
+struct List {
+    /// How the ids of its objects begin; none: they are all that there are.
+    prefix: Option<String>,
+    /// One that is under way.
+    listing: BTreeSet<String>,
+    /// A whole one was read.
+    complete: bool,
+}
+
 impl Known {
-    fn hear<K: Resource<DynamicType = ()>>(&mut self, event: watcher::Event<PartialObjectMeta<K>>) {
+    fn of(prefixes: Vec<Option<String>>) -> Self {
+        let lists = prefixes.into_iter().map(|prefix| List { prefix, ..List::default() }).collect();
+        Self { lists, ..Self::default() }
+    }
+
+    /// Whether all lists were read.
+    fn complete(&self) -> bool {
+        self.lists.iter().all(|list| list.complete)
+    }
+
+    /// An event of the API with this number.
+    fn hear<K: Resource<DynamicType = ()>>(&mut self, part: usize, event: watcher::Event<PartialObjectMeta<K>>) {
         self.news = true;
+        let Some(list) = self.lists.get_mut(part) else { return };
         match event {
-            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::Init => list.listing.clear(),
             watcher::Event::InitApply(object) => {
-                self.listing.insert(id_of(object.namespace(), &object.name_any()));
+                list.listing.insert(id_of(object.namespace(), &object.name_any()));
             }
             watcher::Event::InitDone => {
-                self.view.present = std::mem::take(&mut self.listing);
+                let of_others = |id: &String| list.prefix.as_ref().is_some_and(|prefix| !id.starts_with(prefix));
+                self.view.present.retain(of_others);
+                self.view.present.append(&mut list.listing);
                 self.view.deleted.retain(|name| !self.view.present.contains(name));
-                self.complete = true;
+                list.complete = true;
                 // It may be the list of another store: what was known of the old one is no longer worth anything.
                 (self.roll_call, self.held_as_of, self.noted) = (None, None, None);
                 self.view.held_once.clear();
@@ -178,31 +231,34 @@ struct Watch<'a, K> {
     context: &'a Context,
     namespace: &'a str,
     kind: Kind,
-    api: Api<K>,
+    apis: Vec<Api<K>>,
     known: Known,
 }
 
-async fn watch<K>(context: &Arc<Context>, namespace: &str, kind: Kind)
+async fn watch<K>(context: &Arc<Context>, namespace: &str, kind: Kind, apis: Apis<K>)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    let metadata: Api<PartialObjectMeta<K>> = Api::all(context.client.clone());
-    let mut events = watcher(metadata, watcher::Config::default()).default_backoff().boxed();
-    let api: Api<K> = Api::all(context.client.clone());
-    let mut watch = Watch { context, namespace, kind, api, known: Known::default() };
+    let Apis { objects, metadata, prefixes } = apis;
+    let events = metadata.into_iter().enumerate().map(|(part, api)| {
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        events.map_ok(move |event| (part, event)).boxed()
+    });
+    let mut events = futures::stream::select_all(events);
+    let mut watch = Watch { context, namespace, kind, apis: objects, known: Known::of(prefixes) };
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.try_next() => match event {
-                Ok(Some(event)) => watch.known.hear(event),
+                Ok(Some((part, event))) => watch.known.hear(part, event),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(kind = watch.kind.name, %error, "watch of deletions interrupted; it resumes by itself");
                 }
             },
             _ = tick.tick() => {
-                if watch.known.complete {
+                if watch.known.complete() {
                     watch.look().await;
                 }
             }
@@ -219,7 +275,11 @@ where
         if !self.known.news && self.known.looked_at == registry.version() {
             return;
         }
-        let registered = (self.kind.registered)(&registry);
+        let mut registered = (self.kind.registered)(&registry);
+        // Of other namespaces nothing is told here, and nothing follows.
+        let all = registered.len();
+        registered.retain(|id| self.context.watched.has(id));
+        self.known.partial = registered.len() < all;
         self.known.view.deleted.retain(|name| registered.contains(name));
         let called = self.call(&registered, &registry).await;
         let verdict = decide(&registered, &self.known.view);
@@ -239,6 +299,9 @@ where
         }
         let done = if !self.known.view.unexplained(registered).is_empty() {
             self.recall(registry).await.map(|()| true)
+        } else if self.known.partial {
+            // A roll call speaks for all that is registered.
+            Ok(true)
         } else if registered.is_subset(&self.known.view.present) {
             self.note(registered, registry).await
         } else {
@@ -287,7 +350,7 @@ where
                 return Ok(false);
             }
         }
-        if self.roll_call().await?.is_first() && !confirm(&self.api, registered).await.map_err(text)?.is_empty() {
+        if self.roll_call().await?.is_first() && !confirm(&self.apis, registered).await.map_err(text)?.is_empty() {
             // What the watch knows may be of a store that is gone: the first word in one needs a list of it.
             return Ok(false);
         }
@@ -315,7 +378,7 @@ where
             tokio::time::sleep(CONFIRM).await;
         }
         // This watch may lag behind the controllers': an object that was made (anew) a moment ago is absent here only.
-        let remove = match confirm(&self.api, gone).await {
+        let remove = match confirm(&self.apis, gone).await {
             Ok(confirmed) => confirmed,
             Err(error) => {
                 tracing::warn!(kind, %error, "the second look failed; nothing is removed");
@@ -344,11 +407,15 @@ fn text(error: kube::Error) -> String {
 }
 
 /// Those of `names` that a fresh list lacks.
-async fn confirm<K>(api: &Api<K>, names: &BTreeSet<String>) -> Result<BTreeSet<String>, kube::Error>
+async fn confirm<K>(apis: &[Api<K>], names: &BTreeSet<String>) -> Result<BTreeSet<String>, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    let list = api.list_metadata(&kube::api::ListParams::default()).await?;
-    let present: BTreeSet<_> = list.items.iter().map(|object| id_of(object.namespace(), &object.name_any())).collect();
-    Ok(names.difference(&present).cloned().collect())
+    let mut absent = names.clone();
+    for api in apis {
+        for object in api.list_metadata(&kube::api::ListParams::default()).await?.items {
+            absent.remove(&id_of(object.namespace(), &object.name_any()));
+        }
+    }
+    Ok(absent)
 }

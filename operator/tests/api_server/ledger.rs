@@ -340,6 +340,21 @@ impl Ledger for FakeLedger {
         Ok(Response::new(RecordEpochResponse { digest: vec![1; 32].into(), repeated }))
     }
 
+    async fn read_backups(&self, _: Request<v1::ReadBackupsRequest>) -> Result<Response<v1::BackupStatus>, Status> {
+        Ok(Response::new(v1::BackupStatus::default()))
+    }
+
+    async fn request_backup(&self, _: Request<v1::RequestBackupRequest>) -> Result<Response<v1::BackupStatus>, Status> {
+        Err(Status::failed_precondition("no backup is configured"))
+    }
+
+    async fn keep_authority(
+        &self,
+        _: Request<v1::KeepAuthorityRequest>,
+    ) -> Result<Response<v1::KeepAuthorityResponse>, Status> {
+        Err(Status::failed_precondition("no backup is configured"))
+    }
+
     async fn read_hold(&self, _: Request<v1::ReadHoldRequest>) -> Result<Response<v1::ClosingHold>, Status> {
         Ok(Response::new(v1::ClosingHold::default()))
     }
@@ -349,6 +364,10 @@ impl Ledger for FakeLedger {
         _: Request<v1::ReleaseHoldRequest>,
     ) -> Result<Response<v1::ReleaseHoldResponse>, Status> {
         Ok(Response::new(v1::ReleaseHoldResponse { awaited: 0 }))
+    }
+
+    async fn finalize(&self, _: Request<v1::FinalizeRequest>) -> Result<Response<v1::FinalizeResponse>, Status> {
+        Ok(Response::new(v1::FinalizeResponse { feature_level: 1 }))
     }
 
     async fn list_epochs(&self, request: Request<ListEpochsRequest>) -> Result<Response<ListEpochsResponse>, Status> {

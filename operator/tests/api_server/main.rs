@@ -6,12 +6,17 @@
 mod world;
 mod enrollment;
 mod events;
+mod forged;
 mod ledger;
 mod loss;
 mod objects;
 mod presence;
 mod programs;
+mod query;
 mod refusals;
 mod registry;
+mod rotation;
+mod service_account;
 mod spine;
 mod succession;
+mod watched;

@@ -46,6 +46,8 @@ pub(crate) struct Running {
     pub(crate) task: tokio::task::JoinHandle<Result<(), run::OperatorError>>,
     /// Where it tells metrics and health.
     pub(crate) admin: SocketAddr,
+    /// Where it takes questions to the ledger.
+    pub(crate) query: SocketAddr,
 }
 
 impl World {
@@ -88,11 +90,18 @@ impl World {
 
     /// Starts an operator whose clock is `clock`.
     pub(crate) fn start_at(&self, identity: &str, clock: Clock) -> Running {
+        self.start_with(identity, clock, &[])
+    }
+
+    /// Starts an operator with further flags.
+    pub(crate) fn start_with(&self, identity: &str, clock: Clock, flags: &[&str]) -> Running {
         let channel =
             tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
         // Free a moment ago; the operator ends if somebody was faster.
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let options = Options::parse_from([
+        let query = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (admin_listen, query_listen) = (admin.to_string(), query.to_string());
+        let own = [
             "depin-operator",
             "--ledger",
             "https://unused:1",
@@ -102,12 +111,15 @@ impl World {
             "--agent-silence",
             "1",
             "--admin-listen",
-            &admin.to_string(),
-        ]);
+            &admin_listen,
+            "--query-listen",
+            &query_listen,
+        ];
+        let options = Options::parse_from(own.iter().chain(flags));
         let (stop, stopped) = oneshot::channel();
         let stopped = async move { drop(stopped.await) };
         let operator = run::run_with(self.operator.clone(), clock, options, Some(channel), stopped);
-        Running { stop, task: tokio::spawn(operator), admin }
+        Running { stop, task: tokio::spawn(operator), admin, query }
     }
 
     /// Applies YAML as a user does; what the API server says if it refuses.
@@ -176,8 +188,12 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
 
 pub(crate) async fn enroll(world: &World, token: &JoinToken, key: &SigningKey, name: &str) -> Answer {
     let csr = CertificateRequest::make(key).unwrap();
-    let request =
-        EnrollRequest { token: token.secret().to_vec().into(), csr: csr.into(), name: name.into(), facts: None };
+    let request = EnrollRequest {
+        token: token.secret().to_vec().into(),
+        csr: csr.into(),
+        name: name.into(),
+        ..EnrollRequest::default()
+    };
     let id = world.ledger.post(Entry::Enroll(request));
     let answer = eventually("an answer", || async { world.ledger.answer(id) }).await;
     answer.unwrap().result.unwrap()

@@ -3,17 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
+mod asking;
+mod helping;
 mod payouts;
 mod tool;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use depin_identity::JoinToken;
+use depin_domain::time::{Timestamp, Window};
+use depin_identity::{CertificateAuthority, JoinToken};
 use depin_tests::{Cluster, Stack, now_ms, programs, tools::Tools, workspace};
 use payouts::{claiming, explaining, recomputing, verifying};
 use serde_json::Value;
@@ -94,7 +98,10 @@ fn every_command_does_what_it_says() {
     checking(&tool, &stack, dir.path());
     usual_flags(&cluster, &stack, &tool, &epoch);
     a_tenant_reads_with_a_certificate(&tool, &stack, dir.path());
+    asking::people_ask_the_operator(&cluster, &stack, &tool, dir.path());
+    helping::whoever_helps_sees(&cluster, &tool, dir.path());
     the_demos_commands_work_as_they_are_printed(&cluster, &stack, dir.path());
+    authorities(&tool, &cluster, dir.path());
     stack.stop().unwrap();
     the_cluster_is_left_as_it_was(&cluster, &before);
 }
@@ -197,6 +204,10 @@ fn looking(tool: &Tool) {
         assert!(table.contains(said), "{said}: {table}");
     }
     assert_eq!(tool.json("release"), serde_json::json!({"held": false, "released": false}), "nothing was restored");
+    tool.fails("backup", 4, &["no backup is configured", "--backup-s3"]);
+    tool.fails("backup now --wait", 1, &["no backup is configured", "--backup-dir"]);
+    tool.fails("backup list --backup-dir /nonexistent/backup", 1, &["is no directory here"]);
+    tool.fails("backup verify", 2, &["--backup-dir DIR or --backup-s3 URL"]);
     let table = tool.text("epochs --program weather/observations --limit 1");
     assert_eq!(table.lines().count(), 2, "{table}");
     tool.fails("epochs --program weather/nothing", 3, &["weather/nothing", "kubectl get rewardprograms"]);
@@ -245,12 +256,19 @@ fn decoding(tool: &Tool, dir: &Path) {
 
 fn checking(tool: &Tool, stack: &Stack, dir: &Path) {
     let found = tool.json("check");
-    assert!(found.as_array().unwrap().iter().all(|finding| finding["right"] == true), "{found}");
-    let unseen = |found: &Value| found.as_array().unwrap().iter().filter(|finding| finding["looked"] == false).count();
-    assert_eq!(unseen(&found), 2, "nobody said where agents connect and what the broker's settings are: {found}");
-    let found = tool.json(&format!("check --gateway {}", stack.gateway()));
-    assert_eq!(unseen(&found), 1, "{found}");
-    tool.fails("check --gateway https://127.0.0.1:1", 4, &["agents' port", "check --gateway"]);
+    assert_eq!(found["right"], true, "{found}");
+    // Nothing runs in Pods here, nobody leads by a Lease, and nobody said where agents connect and what the broker's settings are.
+    let elsewhere = ["operator", "leader", "gateway", "agents-port", "broker", "backup"];
+    assert_eq!(of_verdict(&found, "unseen"), elsewhere, "{found}");
+    assert_eq!(of_verdict(&found, "doubtful"), [""; 0], "{found}");
+    let found = tool.json(&format!("check --gateway {} --wait 1m", stack.gateway()));
+    assert!(!of_verdict(&found, "unseen").contains(&"agents-port".to_owned()), "{found}");
+    tool.fails(
+        "check --gateway https://127.0.0.1:1",
+        4,
+        &["×", "agents would be served", "docs/checks.md#agents-port"],
+    );
+    before_an_installation(tool);
     let broker = dir.join("mosquitto.conf");
     fs::write(&broker, "listener 1883\n").unwrap();
     tool.fails(
@@ -259,7 +277,35 @@ fn checking(tool: &Tool, stack: &Stack, dir: &Path) {
         &["max_queued_messages", "set persistence true"],
     );
     let alone = Tool::bare().with("KUBECONFIG", "/nowhere/kubeconfig");
-    alone.fails("check", 4, &["API server", "set KUBECONFIG", "give --ledger"]);
+    alone.fails("check --pre", 4, &["× the API server answers", "set KUBECONFIG"]);
+    alone.fails("check", 4, &["API server", "set KUBECONFIG", "--ledger"]);
+}
+
+/// Identifiers of what was found so.
+fn of_verdict(found: &Value, verdict: &str) -> Vec<String> {
+    let checks = found["sections"].as_array().unwrap().iter().flat_map(|section| section["checks"].as_array().unwrap());
+    checks.filter(|check| check["verdict"] == verdict).map(|check| check["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// This cluster has no node, no StorageClass, and kinds that were applied by hand; an administrator may create everything.
+fn before_an_installation(tool: &Tool) {
+    let found = tool.json("check --pre");
+    assert_eq!(of_verdict(&found, "doubtful"), ["edge-nodes", "storage", "installed-before"], "{found}");
+    let text = tool.text("check --pre");
+    for said in [
+        "rights\n------",
+        "√ may create customresourcedefinitions\n",
+        "√ may create daemonsets in depin-agents\n",
+        "√ no other kind has our names",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // Whoever may nothing is told so, and what he may not look at is no fault of the cluster's.
+    let run = tool.run("check --pre --as nobody -o json");
+    let found: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(of_verdict(&found, "wrong").iter().all(|id| id == "may-create"), "{found}");
+    assert!(of_verdict(&found, "unseen").contains(&"edge-nodes".to_owned()), "{found}");
 }
 
 /// Flags of kubectl, exit codes, errors as JSON, completion.
@@ -273,7 +319,11 @@ fn usual_flags(cluster: &Cluster, stack: &Stack, tool: &Tool, epoch: &Value) {
     }
     acting_as_somebody_else(cluster, tool);
     lists_for_scripts(cluster, tool);
-    bare.fails(&format!("epochs --kubeconfig {kubeconfig}"), 1, &["--ledger"]);
+    bare.fails(
+        &format!("epochs --kubeconfig {kubeconfig}"),
+        5,
+        &["depin-viewer", "not found", "viewer create", "--ledger"],
+    );
     let closed = format!("epochs --kubeconfig {kubeconfig} --ledger https://127.0.0.1:1");
     bare.fails(&closed, 1, &["ledger", "check --ledger"]);
     let run = tool.run("explain nobody -n weather -o json");
@@ -349,6 +399,68 @@ fn a_tenant_reads_with_a_certificate(tool: &Tool, stack: &Stack, dir: &Path) {
     tenant.fails("explain energy/meter-0001", 3, &["meter-0001"]);
     let half = Tool::bare().with("DEPIN_LEDGER", &stack.ledger()).with("DEPIN_LEDGER_CERT", "viewer.crt");
     half.fails("epochs", 1, &["belong together"]);
+}
+
+/// Rotated, exported and put back; each word is the operator's to carry out.
+fn authorities(tool: &Tool, cluster: &Cluster, dir: &Path) {
+    let states = || {
+        let all = tool.json("ca status")["authorities"].as_array().unwrap().clone();
+        let state =
+            |one: &Value| (one["state"].as_str().unwrap().to_owned(), one["sha256"].as_str().unwrap().to_owned());
+        all.iter().map(state).collect::<Vec<_>>()
+    };
+    let first = states();
+    assert!(first.len() == 1 && first[0].0 == "Issuing", "{first:?}");
+    let file = dir.join("depin-ca.json");
+    let warned = tool.text(&format!("ca export --out {}", word(&file)));
+    assert!(warned.contains("not encrypted"), "{warned}");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(tool.text(&format!("ca restore {}", word(&file))).contains("there already"));
+    sealed(tool, dir);
+    tool.fails("ca retire --yes", 1, &["no authority is retired"]);
+
+    // One that somebody brings: made known, and issuing in an hour.
+    let validity = Window { start: Timestamp(now_ms() - 60_000), end: Timestamp(now_ms() + 86_400_000) };
+    let brought = CertificateAuthority::create(validity).unwrap();
+    let (certificate, key) = (dir.join("brought.crt"), dir.join("brought.key"));
+    fs::write(&certificate, brought.certificate_pem()).unwrap();
+    fs::write(&key, brought.key_pem().as_bytes()).unwrap();
+    tool.fails(&format!("ca rotate --certificate {}", word(&certificate)), 2, &["--private-key"]);
+    let both = format!("ca rotate --certificate {} --private-key", word(&certificate));
+    tool.fails(&format!("{both} {}", word(&certificate)), 1, &["PKCS#8"]);
+    tool.text(&format!("{both} {}", word(&key)));
+    let told = eventually("the introduction", || Some(states()).filter(|states| states.len() == 2));
+    assert_eq!(told[1], ("Introduced".to_owned(), brought.hash().to_string()));
+    tool.fails("ca rotate", 1, &["under way"]);
+    let published = eventually("both, published", || {
+        let map = cluster.get(&["configmap", "depin-ca", "-n", "depin-system"]).unwrap();
+        let bundle = map["data"]["ca.crt"].as_str().unwrap().to_owned();
+        (bundle.matches("BEGIN CERTIFICATE").count() == 2).then_some(bundle)
+    });
+    assert!(published.contains(&brought.certificate_pem()));
+
+    // What is no export is told; a Secret that was deleted comes back from the operator's memory.
+    tool.fails(&format!("ca restore {}", word(&key)), 1, &["brought.key"]);
+    cluster.kubectl(&["delete", "secret", "depin-ca", "-n", "depin-system"]).unwrap();
+    eventually("the Secret", || (tool.run("ca status").code == 0).then_some(()));
+    assert_eq!(states().len(), 2);
+}
+
+/// An export for whoever holds a key, and nobody else.
+fn sealed(tool: &Tool, dir: &Path) {
+    use age::secrecy::ExposeSecret as _;
+    let (file, own, other) = (dir.join("depin-ca.age"), dir.join("own.identity"), dir.join("other.identity"));
+    let (mine, theirs) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    fs::write(&own, mine.to_string().expose_secret()).unwrap();
+    fs::write(&other, theirs.to_string().expose_secret()).unwrap();
+    let export = format!("ca export --out {} --recipient", word(&file));
+    tool.fails(&format!("{export} age1nothing"), 2, &["age1nothing", "age-keygen"]);
+    assert!(tool.text(&format!("{export} {}", mine.to_public())).contains("is encrypted to age1"));
+    assert!(fs::read(&file).unwrap().starts_with(b"age-encryption.org/v1\n"));
+    let restore = format!("ca restore {}", word(&file));
+    tool.fails(&restore, 1, &["--identity"]);
+    tool.fails(&format!("{restore} --identity {}", word(&other)), 1, &["none of the keys in --identity"]);
+    assert!(tool.text(&format!("{restore} --identity {}", word(&own))).contains("there already"));
 }
 
 /// As a plugin of kubectl, in a shell that has read the demo's file.

@@ -196,6 +196,59 @@ async fn a_restored_ledger_closes_nothing_before_every_agent_resent_what_it_lack
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_of_six_hours_ago_ends_as_if_nothing_had_happened() {
+    let spec = program(HOUR);
+    let (mut world, [mut site, mut other]) = backed_up(&spec).await;
+    let (mut judged, mut closed, mut sums) = (40, Vec::new(), Vec::new());
+    let mut old = None;
+    for hour in 0..7 {
+        let began = hour * 60;
+        if hour > 0 {
+            world.time.set(minute(began + 40));
+            site.publish(measure(1, began..began + 10)).await;
+            other.publish(measure(2, began..began + 5 + hour)).await;
+            judged += 20 + 2 * (5 + hour as u64);
+            world.until_judged(judged).await;
+        }
+        world.time.set(minute(began + 61));
+        closed.push(world.close(&spec).await);
+        sums.push(world.frozen(hour as u64, hour as u64).await);
+        if hour == 0 {
+            old = Some(world.backup("six-hours").await);
+        }
+    }
+    let proofs = world.proofs().await;
+    // The volume is lost, and all that can be found is what it was six hours ago, with one epoch of seven.
+    world.hub_down().await;
+    world.time.set(minute(6 * 60 + 62));
+    let old = old.unwrap();
+    assert!(world.time.now() - old.at.0 >= 6 * HOUR);
+    world.restore_generation("six-hours", old).await;
+    world.until_judged(judged).await;
+    until("the end of the hold", async || !world.closing_held().await).await;
+    for (hour, before) in closed.iter().enumerate().skip(1) {
+        let again = world.close(&spec).await;
+        assert_eq!(again.summary.root, before.summary.root, "epoch {hour}");
+        assert_eq!((&again.payouts, &again.lines), (&before.payouts, &before.lines), "epoch {hour}");
+        assert_eq!(world.frozen(hour as u64, hour as u64).await, sums[hour], "epoch {hour}");
+    }
+    assert_eq!((world.accepted().await, world.rejected().await.len()), (judged, 0));
+    let resent = world.proofs().await;
+    let digests = |proofs: &[depin_ledger::StoredProof]| {
+        proofs
+            .iter()
+            .map(|proof| depin_domain::ids::Digest::of(&proof.proof.header))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!((digests(&resent), resent.len()), (digests(&proofs), proofs.len()), "the same proofs, each once");
+    for one in [&mut site, &mut other] {
+        one.stop().await;
+    }
+    world.hub_down().await;
+    world.verify();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restore_a_person_may_close_without_an_agent_that_never_returns() {
     let spec = program(HOUR);
     let (mut world, [mut site, mut other]) = backed_up(&spec).await;

@@ -14,6 +14,7 @@ mod network;
 mod orders;
 mod outages;
 mod site;
+mod ways;
 mod world;
 
 use depin_domain::{model::Model, registry::Change, rewards::ProgramSpec};

@@ -12,10 +12,16 @@ use std::{
 };
 
 use depin_agent::{
-    Agent, AgentOptions, clock::Clock, codec, intake, listener::ListenerOptions, sealer::StoreOptions, spool::Stamp,
-    uplink::UplinkOptions,
+    Agent, AgentOptions,
+    clock::Clock,
+    codec, intake,
+    listener::ListenerOptions,
+    sealer::StoreOptions,
+    spool::Stamp,
+    uplink::{Joining, UplinkOptions},
 };
 use depin_domain::{registry::Change, time::Timestamp};
+use depin_identity::Route;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
 use crate::{
@@ -97,6 +103,8 @@ pub(crate) struct Site {
     pub(crate) store: StoreOptions,
     /// Between the agent and the gateway.
     pub(crate) link: Link,
+    /// Further ways to it, in their order.
+    pub(crate) others: Vec<Link>,
     agent: Option<Agent>,
 }
 
@@ -118,6 +126,7 @@ impl Site {
             machine: Arc::new(machine),
             store: StoreOptions::default(),
             link: Link::to(world.gateway()).await,
+            others: Vec::new(),
             agent: None,
         };
         (site, network::agent(name, key.public()))
@@ -133,18 +142,20 @@ impl Site {
             machine: Arc::clone(&self.machine),
             store: self.store,
             link: Link::to(world.gateway()).await,
+            others: Vec::new(),
             agent: None,
         }
     }
 
     pub(crate) async fn start(&mut self) {
         assert!(self.agent.is_none(), "{} runs", self.name);
+        let links = std::iter::once(&self.link).chain(&self.others);
         let options = AgentOptions {
             state_dir: self.directory.clone(),
             uplink: UplinkOptions {
-                gateway: self.link.url(),
+                gateways: links.map(|link| Route::direct(&link.url())).collect(),
                 name: self.name.to_owned(),
-                join_token_file: None,
+                joining: Joining::default(),
                 seal_interval: Duration::from_millis(20),
                 status_interval: Duration::from_secs(1),
                 keep_unapproved: Duration::from_secs(7 * 86_400),

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use depin_backup::{Backups, DirectoryStore, Generation, Identities, Recipients, Store};
 use depin_domain::{
     canonical,
     ids::{AgentId, PublicKey},
@@ -86,6 +87,7 @@ pub(crate) struct World {
     validity: Window,
     pub(crate) time: Time,
     settings: Settings,
+    limits: Limits,
     /// How often the ledger was lost and restored.
     restores: u32,
     hub: Option<Hub>,
@@ -102,6 +104,15 @@ impl World {
     }
 
     pub(crate) async fn start_with(settings: Settings) -> Self {
+        Self::start_over(settings, Limits::default()).await
+    }
+
+    /// With a gateway of these limits.
+    pub(crate) async fn start_limited(limits: Limits) -> Self {
+        Self::start_over(Settings::default(), limits).await
+    }
+
+    async fn start_over(settings: Settings, limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let time = Time(Arc::new(AtomicI64::new(GENESIS)));
         // Valid by the machine's clock, which TLS goes by, and by the test's.
@@ -121,6 +132,7 @@ impl World {
             validity,
             time,
             settings,
+            limits,
             restores: 0,
             hub: None,
             addresses: (free, free),
@@ -182,7 +194,13 @@ impl World {
         let clock = depin_ledger::Clock::new(move || Timestamp(time.now()));
         let ledger = Arc::new(EmbeddedLedger::open(Arc::new(storage), self.settings.clone(), clock).unwrap());
         let (listen, ledger_listen) = self.addresses;
-        let settings = server::Settings { listen, ledger_listen, tls_dir: self.path("tls"), limits: Limits::default() };
+        let settings = server::Settings {
+            listen,
+            ledger_listen,
+            tls_dir: self.path("tls"),
+            ca_dir: None,
+            limits: self.limits.clone(),
+        };
         let stop = CancellationToken::new();
         let time = self.time.clone();
         let clock = depin_gateway::Clock::new(move || Timestamp(time.now()));
@@ -217,22 +235,33 @@ impl World {
         &self.hub.as_ref().unwrap().ledger
     }
 
-    /// Copies the running ledger into a directory.
-    pub(crate) async fn backup(&self, name: &str) {
-        fs::create_dir_all(self.path(name)).unwrap();
-        let target: Arc<dyn Storage> = Arc::new(DiskStorage::open(self.path(name)).unwrap());
-        self.ledger().backup(target).await.unwrap();
+    fn store(&self, name: &str) -> Arc<dyn Store> {
+        let storage = DiskStorage::open(self.path(name)).unwrap();
+        Arc::new(DirectoryStore::new(Arc::new(storage), name))
     }
 
-    /// The ledger's disk is lost while the hub is down; the hub comes back with what the backup has.
+    /// Backs the running ledger up to a directory.
+    pub(crate) async fn backup(&self, name: &str) -> Generation {
+        let mut backups = Backups::new(self.store(name), Recipients::default(), i64::MAX);
+        backups.run(self.ledger(), None).await.unwrap().generation
+    }
+
+    /// The ledger's disk is lost while the hub is down; the hub comes back with what the newest backup has.
     pub(crate) async fn restore(&mut self, name: &str) {
+        let generations = Generation::list(&*self.store(name)).await.unwrap();
+        self.restore_generation(name, *generations.last().unwrap()).await;
+    }
+
+    /// The same with what an older backup has.
+    pub(crate) async fn restore_generation(&mut self, name: &str, generation: Generation) {
         self.restores += 1;
         fs::create_dir_all(self.ledger_path()).unwrap();
-        let source: Arc<dyn Storage> = Arc::new(DiskStorage::open(self.path(name)).unwrap());
         let target: Arc<dyn Storage> = Arc::new(DiskStorage::open(self.ledger_path()).unwrap());
         let time = self.time.clone();
         let clock = depin_ledger::Clock::new(move || Timestamp(time.now()));
-        depin_ledger::restore(&source, &target, &self.settings, &clock).unwrap();
+        let identities = Identities::default();
+        let store = self.store(name);
+        depin_backup::restore(&*store, generation, &identities, &target, &self.settings, &clock).await.unwrap();
         drop(target);
         self.hub_up().await;
         self.connect_operator().await;

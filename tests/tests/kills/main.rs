@@ -149,8 +149,10 @@ impl Site {
         let mut observer = self.observe();
         eventually("everything that was acknowledged", LIMIT, || {
             self.stack.check_alive().unwrap();
-            if let Ok((position, accepted)) = self.runtime.block_on(observer.accepted_after(self.account.position())) {
-                self.account.enter(position, &accepted);
+            match self.runtime.block_on(observer.accepted_after(self.account.position())) {
+                Ok((position, accepted)) => self.account.enter(position, &accepted),
+                // The gateway may just be coming back.
+                Err(error) => println!("the ledger is asked again: {error:#}"),
             }
             self.account.is_settled()
         });

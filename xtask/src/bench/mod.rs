@@ -122,18 +122,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let (machine, runs) = report::read(&out)?;
         return report::write(&out, &machine, &runs).map(|()| ExitCode::SUCCESS);
     }
-    let cargo = Cargo::find()?;
+    let cargo = Cargo::find()?.optimised();
     if !options.no_build {
         build(&cargo)?;
     }
     let work = cargo.target().join("bench-data");
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let bench = Bench {
-        options,
-        programs: cargo.target().join("release"),
-        work: work.clone(),
-        interrupt: Interrupt::install()?,
-    };
+    let bench = Bench { options, programs: cargo.programs(), work: work.clone(), interrupt: Interrupt::install()? };
     if !options.quick {
         machine::settle(SETTLE_LIMIT, || bench.go_on())?;
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use depin_domain::{ids::KeyId, time::Timestamp};
-use depin_identity::channel::ServerKey;
+use depin_identity::{Route, channel::ServerKey};
 use depin_proto::{
     convert,
     v1::{
@@ -41,6 +41,8 @@ use crate::{
 };
 
 const MAX_MESSAGE: usize = 16 << 20;
+/// How long a gateway may take until its answer to a call begins.
+const ANSWER: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(50);
 const TIDY: Duration = Duration::from_secs(5);
 /// Proofs in one message.
@@ -75,6 +77,8 @@ pub(crate) enum SessionError {
     Barred(&'static str),
     #[error("more is on its way to the gateway than its window allows; the connection is begun anew")]
     Flooded,
+    #[error("the gateway took the connection and did not answer for {0} seconds")]
+    Silent(u64),
     #[error("a task of the uplink ended unexpectedly")]
     Lost,
 }
@@ -128,6 +132,7 @@ struct Session<'a> {
 pub(super) async fn run(
     context: &Context,
     certified: &Certified,
+    route: &Route,
     channel: Channel,
     server_key: ServerKey,
     refusals: &mut Refusals,
@@ -138,8 +143,9 @@ pub(super) async fn run(
     let request = WatchConfigurationRequest {
         registry_incarnation: configuration.registry_incarnation,
         registry_version: configuration.registry_version,
+        ca_digest: certified.ca_digest().0.to_vec().into(),
     };
-    let mut updates = configurations.watch(request).await?.into_inner();
+    let mut updates = within(ANSWER, configurations.watch(request)).await?.into_inner();
     // It holds whatever may be unanswered, so sending never waits: a gateway that waits for its answers to be read is not waited for.
     let (up, proofs) = mpsc::channel(OWN_WINDOW.proofs + OPENINGS);
     let mut session = Session::new(context, &configuration, server_key, up, refusals);
@@ -150,10 +156,10 @@ pub(super) async fn run(
     // The first message must be on its way before the gateway answers at all.
     session.send_open(true).await?;
     let mut submitting = ProofsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let mut answers = submitting.submit(ReceiverStream::new(proofs)).await?.into_inner();
-    context.metrics.connected.set(1);
-    tracing::info!(gateway = context.options.gateway, identity = %certified.identity(), "connected to the gateway");
-    let reporter = Reporter { context: context.clone(), channel: channel.clone() };
+    let mut answers = within(ANSWER, submitting.submit(ReceiverStream::new(proofs))).await?.into_inner();
+    context.metrics.connected(route);
+    tracing::info!(gateway = route.address, identity = %certified.identity(), "connected to the gateway");
+    let reporter = Reporter { context: context.clone(), channel: channel.clone(), gateway: route.address.clone() };
     let (clocks, mut gateway_clock) = mpsc::channel(4);
     let reporting = AbortOnDrop(tokio::spawn(reporter.run(clocks)));
     // It holds nothing of the store: that is free as soon as the session has ended.
@@ -167,11 +173,12 @@ pub(super) async fn run(
         tokio::select! {
             update = updates.message() => match update? {
                 Some(update) => session.configure(update).await?,
-                None => return Ok(()),
+                // A connection that is old is ended in order: what is under way is still answered.
+                None => break,
             },
             answer = answers.message() => match answer? {
                 Some(answer) => session.answer(answer).await?,
-                None => return Ok(()),
+                None => break,
             },
             Some(now) = gateway_clock.recv() => session.compare_clocks(now).await?,
             _ = tick.tick() => {
@@ -191,6 +198,14 @@ pub(super) async fn run(
     }
     drop(reporting);
     session.finish(&mut answers).await
+}
+
+/// The answer, if it begins in time: a connection may stand while nobody is behind it.
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, SessionError> {
+    match time::timeout(limit, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(SessionError::Silent(limit.as_secs())),
+    }
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -250,6 +265,10 @@ impl Session<'_> {
     }
 
     async fn configure(&mut self, update: v1::ConfigurationUpdate) -> Result<(), SessionError> {
+        if !update.ca.is_empty() {
+            let context = self.context;
+            context.credentials.adopt(&context.options, &update.ca, &update.ca_vouchers, context.clock.now().wall)?;
+        }
         let mut configuration = self.context.configuration();
         configuration.apply(&update)?;
         let (kept, state) = (configuration.clone(), self.context.state.clone());

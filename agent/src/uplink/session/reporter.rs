@@ -16,6 +16,8 @@ use crate::committer::with_store;
 pub(super) struct Reporter {
     pub(super) context: Context,
     pub(super) channel: Channel,
+    /// The gateway's address as the settings name it.
+    pub(super) gateway: String,
 }
 
 impl Reporter {
@@ -107,6 +109,7 @@ impl Reporter {
                 .collect(),
             clock: now.wall.0,
             clock_set: now.is_set(),
+            gateway: self.gateway.clone(),
         })
     }
 }

@@ -1,0 +1,76 @@
+//! The packaged chart on a real cluster: control plane and two edge nodes with kubelet, containerd and kube-proxy; images as a user
+//! builds them; hardware that speaks to the agents on the edge nodes. One cluster serves all steps, since making one takes longest.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
+mod documents;
+mod faults;
+mod installation;
+mod outage;
+mod site;
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use depin_tests::tools::{NodeTools, Tools};
+use xtask::nodes::RealCluster;
+
+/// How long anything may take that is no matter of speed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+
+/// Each test has a cluster, which takes the whole machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The archives of the product's images; why no cluster can be tested here, if so.
+fn ready() -> Result<Vec<PathBuf>, String> {
+    if let Some(reason) = RealCluster::impossible() {
+        return Err(reason);
+    }
+    let missing = Tools::find().map(drop).and(NodeTools::find().map(drop));
+    missing.map_err(|error| format!("{error:#}"))?;
+    installation::images()
+}
+
+#[test]
+fn what_is_installed_with_helm_counts_every_reading_once_and_survives_dark_edges() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let images = match ready() {
+        Ok(images) => images,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+    // What holds a runtime comes before what lets it go.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let mut installation = installation::Installation::make(&images);
+    progress("installed");
+    let mut site = site::Site::open(&installation);
+    progress("a network is applied, agents are enrolled, hardware publishes");
+    site.await_readings(&runtime, 50);
+    installation.check();
+    installation.test();
+    progress("check and helm test pass");
+    outage::a_dark_edge_goes_on_and_is_credited_once(&installation, &site);
+    progress("an edge was dark and is back");
+    faults::killed_pods_come_back(&installation);
+    progress("operator, gateway and agent were killed and are back");
+    faults::without_the_api_server_gateways_go_on(&installation);
+    progress("the API server was away and is back");
+    faults::a_full_volume_holds_up_and_goes_on(&installation, &site);
+    progress("the ledger's volume was full and has room again");
+    faults::a_leader_that_hung_is_fenced(&installation);
+    progress("a leader hung and another one leads");
+    site.end(&runtime);
+    progress("everything promised is counted once");
+    faults::a_revoked_agent_is_cut_off(&installation);
+    installation.uninstall();
+    progress("uninstalled; what people made stays");
+    documents::what_documents_tell_people_to_type_works(&installation);
+    progress("what documents tell people to type works");
+    installation.nodes.end().unwrap();
+}
