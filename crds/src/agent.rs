@@ -22,6 +22,7 @@ use crate::{Condition, PublicKey, Time};
     printcolumn(name = "Fleets", type_ = "string", json_path = ".spec.fleets"),
     printcolumn(name = "Devices", type_ = "integer", json_path = ".status.devices"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.gateway", priority = "1"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Online", type_ = "string", json_path = r#".status.conditions[?(@.type=="Online")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
@@ -65,6 +66,10 @@ pub struct EdgeAgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub version: Option<String>,
+    /// The address by which it last reached the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub gateway: Option<String>,
     /// EdgeDevices assigned to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<i64>,

@@ -1,6 +1,7 @@
 //! The project's commands: what a person or CI runs in a clone. Each is one module.
 
 pub mod admin;
+pub mod before;
 pub mod bench;
 pub mod beside;
 pub mod cargo;

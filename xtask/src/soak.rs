@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
+    before,
     cargo::Cargo,
     harness::Tally,
     nodes::{self, RealCluster},
@@ -57,6 +58,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     cargo.build_programs()?;
     let images = match RealCluster::impossible_here() {
         None => {
+            before::prepare()?;
             Some(nodes::prepare(&cargo)?)
         }
         Some(reason) => {

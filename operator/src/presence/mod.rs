@@ -156,10 +156,11 @@ async fn tell_agent(look: &Look<'_>, memory: &mut Memory, agent: &EdgeAgent, id:
     let (confirms, confirmation_told) = confirms.map_or((None, None), |(say, told)| (Some(say), told));
     let reported = known.and_then(|(_, presence)| presence.status.as_ref());
     let version = bounded(reported.map(|reported| &reported.version), 64).or_else(|| status.version.clone());
+    let gateway = bounded(reported.map(|reported| &reported.gateway), 256).or_else(|| status.gateway.clone());
     let devices = i64::try_from(look.registry.devices_of(&id).count()).unwrap_or(i64::MAX);
     let over = |say: Say| say.over(&status.conditions, agent.metadata.generation, look.now);
     let conditions = [over(say), confirms.and_then(over)];
-    let wanted = status_value(None, json!({"version": version, "devices": devices}), &conditions);
+    let wanted = status_value(None, json!({"version": version, "gateway": gateway, "devices": devices}), &conditions);
     let told = told.into_iter().chain(confirmation_told);
     look.context.status.wish(agent, agent.status.as_ref(), MANAGER, wanted, told).await;
     online

@@ -68,6 +68,19 @@ impl Installation {
         self.await_center();
     }
 
+    /// Upgrades to a packaged chart.
+    pub(crate) fn upgrade(&self, chart: &Path) {
+        self.release("upgrade", chart, &["--reset-values"]);
+        self.await_rollouts();
+    }
+
+    /// Takes the upgrade back.
+    pub(crate) fn roll_back(&self) {
+        let told = self.nodes.helm(&["rollback", RELEASE, "--namespace", NAMESPACE]).unwrap();
+        assert!(told.contains("Rollback was a success"), "{told}");
+        self.await_rollouts();
+    }
+
     fn release(&self, verb: &str, chart: &Path, more: &[&str]) {
         let values = [
             "--set=agent.fleets={weather/stations}",

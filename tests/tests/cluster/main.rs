@@ -8,6 +8,7 @@ mod faults;
 mod installation;
 mod outage;
 mod site;
+mod upgrade;
 
 use std::{
     path::PathBuf,
@@ -73,4 +74,30 @@ fn what_is_installed_with_helm_counts_every_reading_once_and_survives_dark_edges
     documents::what_documents_tell_people_to_type_works(&installation);
     progress("what documents tell people to type works");
     installation.nodes.end().unwrap();
+}
+
+#[test]
+fn an_upgrade_under_load_loses_nothing_and_can_be_taken_back() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let images = ready().and_then(|images| match xtask::before::images() {
+        Ok(Some(before)) => Ok([images, before].concat()),
+        Ok(None) => Err(xtask::before::missing()),
+        Err(error) => Err(format!("{error:#}")),
+    });
+    let images = match images {
+        Ok(images) => images,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let mut installation = installation::Installation::without_release(&images);
+    upgrade::an_upgrade_loses_nothing_and_can_be_taken_back(&installation, &runtime);
+    installation.nodes.end().unwrap();
+}
+
+pub(crate) fn progress(what: &str) {
+    println!("progress cluster: {what}");
 }
