@@ -112,3 +112,10 @@ pub enum LedgerError {
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(String),
 }
+
+impl LedgerError {
+    /// Whoever does its work has ended.
+    pub(crate) fn stopped() -> Self {
+        Self::Unavailable("the ledger is shutting down".into())
+    }
+}

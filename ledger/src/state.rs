@@ -236,6 +236,12 @@ impl State {
     pub(crate) fn epoch(&self, program: &str, number: u64) -> Option<&Epoch> {
         self.epochs.get(program)?.get(&number)
     }
+
+    /// An epoch that whoever asks for it takes to be closed.
+    pub(crate) fn closed_epoch(&self, program: &str, number: u64) -> Result<&Epoch, LedgerError> {
+        let epoch = self.epoch(program, number);
+        epoch.ok_or_else(|| LedgerError::NotFound(format!("a close of epoch {number} of {program}")))
+    }
 }
 
 /// How many readings each reason (by code) rejects.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use depin_backup::{Generation, Identities, StoreOptions, choose};
+use depin_backup::{Generation, StoreOptions};
 use depin_domain::time::Timestamp;
 use depin_proto::v1::{BackupGeneration, BackupStatus};
 use serde_json::{Value, json};
 
-use super::restore::{failed, place, unusable};
+use super::restore::{chosen, failed, identities, place, unusable};
 use crate::{
     args::{Arguments, BackupCommand, HeadingsFlag},
     fault::Fault,
@@ -46,10 +46,9 @@ fn told(status: &BackupStatus, now: i64) -> Report {
 
 /// Whether a backup would come back.
 async fn verify(options: &StoreOptions, identity: Option<&Path>, at: Option<Timestamp>) -> Result<Report, Fault> {
-    let read = |file: &Path| Identities::read(file).map_err(|error| Fault::file(file, error));
-    let identities = identity.map(read).transpose()?;
+    let identities = identity.map(identities).transpose()?;
     let store = place(options)?;
-    let generation = choose(&Generation::list(&*store).await.map_err(unusable)?, at).map_err(unusable)?;
+    let generation = chosen(&*store, at).await?;
     let found = depin_backup::verify(&*store, generation, identities.as_ref()).await.map_err(failed)?;
     let value = json!({
         "at": when(generation.at), "incarnation": generation.incarnation, "position": generation.position, "objects": found.objects,
@@ -75,33 +74,33 @@ async fn verify(options: &StoreOptions, identity: Option<&Path>, at: Option<Time
 
 /// What the store holds: as the gateway tells, or, with a place, as the store itself tells, when no gateway runs.
 async fn list(arguments: &Arguments, store: &StoreOptions, headings: HeadingsFlag) -> Result<Report, Fault> {
-    let generations = match store.open_existing().map_err(unusable)? {
-        Some(store) => {
-            let told = |one: Generation| BackupGeneration {
-                incarnation: one.incarnation,
-                position: one.position,
-                at: one.at.0,
-                ..Default::default()
-            };
-            Generation::list(&*store).await.map_err(unusable)?.into_iter().map(told).collect()
+    let generations: Vec<Generation> = match store.open_existing().map_err(unusable)? {
+        Some(store) => Generation::list(&*store).await.map_err(unusable)?,
+        None => {
+            let told = Ledger::connect(arguments).await?.backups(true).await?.generations;
+            told.iter().map(generation_told).collect()
         }
-        None => Ledger::connect(arguments).await?.backups(true).await?.generations,
     };
     let mut table = Table::new(["AT", "INCARNATION", "POSITION"]).headed(headings);
     for one in generations.iter().rev() {
-        table.row([when(Timestamp(one.at)), one.incarnation.to_string(), one.position.to_string()]);
+        table.row([when(one.at), one.incarnation.to_string(), one.position.to_string()]);
     }
-    let json = generations.iter().map(generation).collect();
+    let json = generations.iter().map(value_of).collect();
     Ok(Report::new(json, table.or("there is no backup")))
 }
 
-fn generation(one: &BackupGeneration) -> Value {
-    json!({"incarnation": one.incarnation, "position": one.position, "at": when(Timestamp(one.at))})
+/// One that the gateway told of.
+fn generation_told(told: &BackupGeneration) -> Generation {
+    Generation { incarnation: told.incarnation, position: told.position, at: Timestamp(told.at) }
+}
+
+fn value_of(one: &Generation) -> Value {
+    json!({"incarnation": one.incarnation, "position": one.position, "at": when(one.at)})
 }
 
 fn value(status: &BackupStatus, now: i64) -> Value {
     let newest = status.newest.as_ref().map(|newest| {
-        let mut value = generation(newest);
+        let mut value = value_of(&generation_told(newest));
         value["files"] = newest.files.into();
         value["storedBytes"] = newest.stored_bytes.into();
         value["sentBytes"] = newest.sent_bytes.into();

@@ -52,11 +52,11 @@ pub(super) async fn run(arguments: &Arguments, command: &RestoreCommand) -> Resu
     }
 }
 
-fn identities(file: &Path) -> Result<Identities, Fault> {
+pub(super) fn identities(file: &Path) -> Result<Identities, Fault> {
     Identities::read(file).map_err(|error| Fault::file(file, error))
 }
 
-async fn chosen(store: &dyn Store, at: Option<Timestamp>) -> Result<Generation, Fault> {
+pub(super) async fn chosen(store: &dyn Store, at: Option<Timestamp>) -> Result<Generation, Fault> {
     choose(&Generation::list(store).await.map_err(unusable)?, at).map_err(unusable)
 }
 

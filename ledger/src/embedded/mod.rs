@@ -138,9 +138,9 @@ impl EmbeddedLedger {
             match sent {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Err(LedgerError::Overloaded),
-                Err(TrySendError::Disconnected(_)) => return Err(stopped()),
+                Err(TrySendError::Disconnected(_)) => return Err(LedgerError::stopped()),
             }
-            answered.await.unwrap_or_else(|_| Err(stopped()))
+            answered.await.unwrap_or_else(|_| Err(LedgerError::stopped()))
         })
     }
 
@@ -161,10 +161,7 @@ impl EmbeddedLedger {
     }
 
     fn epoch(&self, program: String, number: u64) -> Answer<'static, Epoch> {
-        self.call(move |core| {
-            let epoch = core.state.epoch(&program, number).cloned();
-            epoch.ok_or_else(|| LedgerError::NotFound(format!("a close of epoch {number} of {program}")))
-        })
+        self.call(move |core| core.state.closed_epoch(&program, number).cloned())
     }
 }
 
@@ -172,10 +169,6 @@ impl Drop for EmbeddedLedger {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn stopped() -> LedgerError {
-    LedgerError::Unavailable("the ledger is shutting down".into())
 }
 
 /// What an export needs of what came before the log's front.

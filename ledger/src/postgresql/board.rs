@@ -72,7 +72,7 @@ impl Board {
         let pool = Arc::clone(&self.pool);
         let work = async move { pool.with(async |client| exchange(client, own, &notes, since).await).await };
         let done = self.runtime.spawn(work).await;
-        done.map_err(|_| LedgerError::Unavailable("the ledger is shutting down".into()))?
+        done.map_err(|_| LedgerError::stopped())?
     }
 }
 

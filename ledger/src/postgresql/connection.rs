@@ -144,8 +144,7 @@ impl Pool {
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
-        let closed = |_| LedgerError::Unavailable("the ledger is shutting down".into());
-        let _one = self.free.acquire().await.map_err(closed)?;
+        let _one = self.free.acquire().await.map_err(|_| LedgerError::stopped())?;
         let kept = self.idle.lock().await.pop().filter(|client| !client.is_closed());
         let mut client = match kept {
             Some(client) => client,

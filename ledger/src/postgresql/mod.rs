@@ -149,7 +149,7 @@ impl PostgresqlLedger {
             .name("ledger".into())
             .spawn(work)
             .map_err(|error| LedgerError::Unavailable(format!("start the writer's thread: {error}")))?;
-        let runtime = open.recv().unwrap_or_else(|_| Err(stopped()))?;
+        let runtime = open.recv().unwrap_or_else(|_| Err(LedgerError::stopped()))?;
         Ok(Self { tasks, thread: Some(thread), runtime, pool, registry, inbox, trouble, serving, settings })
     }
 
@@ -197,9 +197,9 @@ impl PostgresqlLedger {
             match sent {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Err(LedgerError::Overloaded),
-                Err(TrySendError::Closed(_)) => return Err(stopped()),
+                Err(TrySendError::Closed(_)) => return Err(LedgerError::stopped()),
             }
-            answered.await.unwrap_or_else(|_| Err(stopped()))
+            answered.await.unwrap_or_else(|_| Err(LedgerError::stopped()))
         })
     }
 
@@ -256,17 +256,14 @@ impl PostgresqlLedger {
     async fn base(&self) -> Result<State, LedgerError> {
         let pool = Arc::clone(&self.pool);
         let read = self.runtime.spawn(async move { Stored::read(&pool, BASE).await }).await;
-        match read.map_err(|_| stopped())?? {
+        match read.map_err(|_| LedgerError::stopped())?? {
             Some(bytes) => snapshot::decode(bytes.into()),
             None => Ok(State::default()),
         }
     }
 
     fn epoch(&self, program: String, number: u64) -> Answer<'static, Epoch> {
-        self.look(Need::default(), move |core| {
-            let epoch = core.state.epoch(&program, number).cloned();
-            epoch.ok_or_else(|| LedgerError::NotFound(format!("a close of epoch {number} of {program}")))
-        })
+        self.look(Need::default(), move |core| core.state.closed_epoch(&program, number).cloned())
     }
 }
 
@@ -274,10 +271,6 @@ impl Drop for PostgresqlLedger {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn stopped() -> LedgerError {
-    LedgerError::Unavailable("the ledger is shutting down".into())
 }
 
 /// What a close needs: the grains of its windows, if it will come so far.
@@ -315,11 +308,11 @@ impl Ledger for PostgresqlLedger {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Ok(deferred(Reason::Overloaded, "the ledger's queue is full")),
                 Err(TrySendError::Closed(_)) => {
-                    return Ok(deferred(Reason::LedgerUnavailable, &stopped().to_string()));
+                    return Ok(deferred(Reason::LedgerUnavailable, &LedgerError::stopped().to_string()));
                 }
             }
             let outcomes = answered.await;
-            Ok(outcomes.unwrap_or_else(|_| deferred(Reason::LedgerUnavailable, &stopped().to_string())))
+            Ok(outcomes.unwrap_or_else(|_| deferred(Reason::LedgerUnavailable, &LedgerError::stopped().to_string())))
         })
     }
 

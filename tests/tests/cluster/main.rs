@@ -17,6 +17,7 @@ use std::{
 };
 
 use depin_tests::tools::{NodeTools, Tools};
+use tokio::runtime::Runtime;
 use xtask::nodes::RealCluster;
 
 /// How long anything may take that is no matter of speed.
@@ -38,15 +39,8 @@ fn ready() -> Result<Vec<PathBuf>, String> {
 #[test]
 fn what_is_installed_with_helm_counts_every_reading_once_and_survives_dark_edges() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let images = match ready() {
-        Ok(images) => images,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
-    };
+    let Some((images, runtime)) = or_skip(ready()) else { return };
     // What holds a runtime comes before what lets it go.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
     let mut installation = installation::Installation::make(&images);
     progress("installed");
@@ -84,18 +78,22 @@ fn an_upgrade_under_load_loses_nothing_and_can_be_taken_back() {
         Ok(None) => Err(xtask::before::missing()),
         Err(error) => Err(format!("{error:#}")),
     });
-    let images = match images {
-        Ok(images) => images,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Some((images, runtime)) = or_skip(images) else { return };
     let _entered = runtime.enter();
     let mut installation = installation::Installation::without_release(&images);
     upgrade::an_upgrade_loses_nothing_and_can_be_taken_back(&installation, &runtime);
     installation.nodes.end().unwrap();
+}
+
+/// What a test needs; none, and a line that says why, where it cannot run here.
+fn or_skip(images: Result<Vec<PathBuf>, String>) -> Option<(Vec<PathBuf>, Runtime)> {
+    match images {
+        Ok(images) => Some((images, tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())),
+        Err(reason) => {
+            println!("skipped: {reason}");
+            None
+        }
+    }
 }
 
 pub(crate) fn progress(what: &str) {
