@@ -15,6 +15,7 @@ pub mod server;
 pub mod store;
 
 mod configuration;
+mod descriptors;
 mod enrollment;
 mod listener;
 mod metrics;

@@ -53,7 +53,8 @@ pub struct Limits {
     /// Connections without a certificate (to enroll), to each of the two ports; a newer one displaces the oldest
     #[arg(long, env = "DEPIN_STRANGER_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
     pub stranger_connections: usize,
-    /// TLS handshakes under way at each of the two ports; a newer one displaces the oldest
+    /// TLS handshakes at a time at each of the two ports, ten times as many in the queue, and connections that have said nothing yet: of
+    /// those a newer one displaces the oldest
     #[arg(long, env = "DEPIN_HANDSHAKES", default_value_t = 1_000, value_name = "N")]
     pub handshakes: usize,
     /// How old an agent's connection becomes, a tenth more or less: its streams then end in order, and the agent begins another, perhaps

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup::{BackupOptions, BackupTask, Backups},
     clock::Clock,
+    descriptors,
     limits::Limits,
     recovery::{self, RecoveryOptions},
     retention::{Retention, RetentionOptions},
@@ -94,6 +95,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         signal.await;
         stopper.cancel();
     });
+    descriptors::take(&options.limits);
     let clock = Clock::system();
     let place = backup_place(&options)?;
     let server = options.postgresql.server()?;

@@ -261,17 +261,20 @@ fn chain_entry(key: &KeyId, chain: &Chain) -> ChainEntry {
 }
 
 fn device_entry(device: &DeviceId, statistics: &DeviceStatistics) -> DeviceEntry {
-    let metrics = marks(statistics, |metric| metric.grains.iter().map(grain_entry).collect());
+    let metrics = metric_entries(statistics, |metric| metric.grains.iter().map(grain_entry).collect());
     DeviceEntry { device: id(device), metrics }
 }
 
 /// The marks of a device, without its grains.
 pub(crate) fn encode_marks(statistics: &DeviceStatistics) -> Vec<u8> {
-    DeviceEntry { device: Bytes::new(), metrics: marks(statistics, |_| Vec::new()) }.encode_to_vec()
+    DeviceEntry { device: Bytes::new(), metrics: metric_entries(statistics, |_| Vec::new()) }.encode_to_vec()
 }
 
 /// The mark of each metric in each assignment, with those of its grains that are asked for.
-fn marks(statistics: &DeviceStatistics, grains: impl Fn(&MetricStatistics) -> Vec<GrainEntry>) -> Vec<MetricEntry> {
+fn metric_entries(
+    statistics: &DeviceStatistics,
+    grains: impl Fn(&MetricStatistics) -> Vec<GrainEntry>,
+) -> Vec<MetricEntry> {
     let metrics = statistics.assignments.iter().flat_map(|assignment| {
         assignment.metrics.iter().map(|metric| MetricEntry {
             assignment: assignment.number,

@@ -1,12 +1,13 @@
 //! Accepts TLS connections and says who is on the other side.
 //!
 //! Each connection uses the TLS settings that are newest when it comes, so rotated files need no restart. Handshakes run beside
-//! each other and have a time limit. Who has shown no certificate competes with its like only: neither a flood of silent connections nor
-//! one of strangers takes a place from an agent.
+//! each other, in order, and have time limits. Who has shown no certificate competes with its like only: neither a flood of silent
+//! connections nor one of strangers takes a place from an agent.
 
 mod age;
 mod connection;
 mod crowd;
+mod handshake;
 
 use std::{
     collections::HashMap,
@@ -20,21 +21,21 @@ pub(crate) use age::oldest;
 use connection::Held;
 pub(crate) use connection::{Asked, Connection};
 use crowd::{Crowd, Member};
-use depin_identity::{CertificateInfo, SigningKey};
+use depin_identity::CertificateInfo;
+use handshake::Handshakes;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::Instant,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{limits::Limits, metrics::Metrics, peer::Peer, tls_files::Served};
 
-/// A handshake needs two round trips; then a place must be free.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a place may take to become free.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept (no file descriptors): others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Callers that are remembered at least before those without a connection are forgotten.
@@ -47,8 +48,10 @@ pub(crate) enum Ending {
     HandshakeFailed,
     /// It took too long.
     HandshakeSlow,
-    /// Others came while it was under way, more than there may be.
+    /// Others came while it was under way or waiting, more than there may be.
     HandshakesCrowded,
+    /// It gave up while it waited for its turn.
+    HandshakeGivenUp,
     /// No place among those who showed a certificate became free in time.
     NoPlace,
     /// Nothing was asked.
@@ -68,6 +71,7 @@ impl Ending {
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeSlow => "handshake_slow",
             Self::HandshakesCrowded => "handshakes_crowded",
+            Self::HandshakeGivenUp => "handshake_given_up",
             Self::NoPlace => "no_place",
             Self::NoRequest => "no_request",
             Self::CallerCrowded => "caller_crowded",
@@ -77,21 +81,11 @@ impl Ending {
     }
 }
 
-/// What came of a handshake.
-struct Shaken {
-    stream: TlsStream<TcpStream>,
-    /// What the other side showed, if anything.
-    certificate: Option<Arc<CertificateInfo>>,
-    /// The key of the certificate that it was shown.
-    shown: Arc<SigningKey>,
-}
-
 /// What one port's connections share.
 struct Port {
-    settings: watch::Receiver<Served>,
+    handshakes: Handshakes,
     /// For those who showed a certificate.
     places: Arc<Semaphore>,
-    handshakes: Crowd,
     strangers: Crowd,
     callers: Mutex<Callers>,
     terms: Terms,
@@ -126,9 +120,8 @@ pub(crate) fn accept(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (accepted, stream) = mpsc::channel(16);
     let port = Port {
-        settings,
+        handshakes: Handshakes::new(settings, limits.handshakes, metrics.handshakes.clone()),
         places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
-        handshakes: Crowd::new(limits.handshakes, metrics.handshakes.clone()),
         strangers: Crowd::new(limits.stranger_connections, metrics.strangers.clone()),
         callers: Mutex::default(),
         terms,
@@ -150,16 +143,9 @@ async fn accept_all(listener: TcpListener, port: Arc<Port>, accepted: mpsc::Send
                 continue;
             }
         };
-        let (port, accepted, member) = (Arc::clone(&port), accepted.clone(), port.handshakes.enter());
+        let (port, accepted, silent) = (Arc::clone(&port), accepted.clone(), port.handshakes.enter());
         tokio::spawn(async move {
-            let displaced = member.displaced.clone();
-            let outcome = tokio::select! {
-                outcome = tokio::time::timeout(HANDSHAKE_TIMEOUT, port.admit(stream, address, member)) => {
-                    outcome.unwrap_or(Err(Ending::HandshakeSlow))
-                }
-                () = displaced.cancelled() => Err(Ending::HandshakesCrowded),
-            };
-            match outcome {
+            match port.admit(stream, address, silent).await {
                 // A closed channel: the server stops.
                 Ok(connection) => drop(accepted.send(Ok(connection)).await),
                 Err(ending) => {
@@ -168,18 +154,20 @@ async fn accept_all(listener: TcpListener, port: Arc<Port>, accepted: mpsc::Send
                 }
             }
         });
+        // Whoever has spoken already is heard before the next one comes: a rush of callers displaces none of them as silent.
+        tokio::task::yield_now().await;
     }
 }
 
 impl Port {
     /// The handshake, then a place.
-    async fn admit(&self, stream: TcpStream, address: SocketAddr, handshake: Member) -> Result<Connection, Ending> {
-        let Shaken { stream, certificate, shown } = self.shake_hands(stream).await.map_err(|error| {
-            tracing::debug!(%address, %error, "a TLS handshake failed");
+    async fn admit(&self, stream: TcpStream, address: SocketAddr, silent: Member) -> Result<Connection, Ending> {
+        let (stream, shown) = self.handshakes.shake(stream, address, silent).await?;
+        let der = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = der.map(|der| CertificateInfo::from_der(der).map(Arc::new)).transpose().map_err(|error| {
+            tracing::debug!(%address, %error, "a certificate cannot be read");
             Ending::HandshakeFailed
         })?;
-        // Who showed a certificate is no stranger any more and cannot be crowded out by them.
-        drop(handshake);
         let held = match &certificate {
             None => Held::Stranger(self.strangers.enter()),
             Some(certificate) => {
@@ -191,21 +179,9 @@ impl Port {
         Ok(Connection::new(stream, peer, held, Arc::clone(&self.metrics)))
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> io::Result<Shaken> {
-        stream.set_nodelay(true)?;
-        let served = self.settings.borrow().clone();
-        let stream = TlsAcceptor::from(served.config).accept(stream).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = match shown {
-            Some(der) => Some(Arc::new(CertificateInfo::from_der(der).map_err(io::Error::other)?)),
-            None => None,
-        };
-        Ok(Shaken { stream, certificate, shown: served.key })
-    }
-
     /// One of the places for those who showed a certificate: others must end first where all are taken.
     async fn place(&self) -> Result<OwnedSemaphorePermit, Ending> {
-        let waiting = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, Arc::clone(&self.places).acquire_owned());
+        let waiting = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
         // Never closed.
         waiting.await.ok().and_then(Result::ok).ok_or(Ending::NoPlace)
     }

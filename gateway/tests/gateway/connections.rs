@@ -1,10 +1,13 @@
 //! How connections begin and end: old ones in order, floods without taking a place from anybody.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use depin_gateway::Limits;
 use depin_proto::v1::{self, enrollment_client::EnrollmentClient};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::{Code, transport::Channel};
 
 use crate::network::{Agent, Chain, Network, Stream, section, told};
@@ -82,6 +85,48 @@ async fn silent_connections_shorten_each_others_stay_and_keep_nobody_out() {
     until("36 displaced connections", || metric(network, crowded).is_some_and(|count| count >= 36)).await;
     let mut byte = [0];
     assert_eq!(silent[0].read(&mut byte).await.unwrap_or(0), 0, "the first is closed");
+}
+
+#[tokio::test]
+async fn a_rush_waits_in_order_and_nobody_of_it_is_turned_away() {
+    let network = &mut Network::start_with(Limits { handshakes: 4, ..Limits::default() }).await;
+    let rush: Vec<_> = (0..40).map(|_| network.channel(None).0).collect();
+    let answers = futures::future::join_all(rush.iter().map(ask)).await;
+    assert!(answers.iter().all(|code| *code == Code::InvalidArgument), "{answers:?}");
+    for reason in ["handshakes_crowded", "handshake_slow", "handshake_failed", "handshake_given_up"] {
+        let ended = metric(network, &format!("depin_connections_ended_total{{reason=\"{reason}\"}}"));
+        assert_eq!(ended.unwrap_or(0), 0, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn who_greets_and_does_not_answer_holds_nobody_up() {
+    let network = &mut Network::start_with(Limits { handshakes: 4, ..Limits::default() }).await;
+    let [agent, _] = network.furnish().await;
+    let address = network.agents_address().trim_start_matches("https://").to_owned();
+    let hello = hello();
+    let mut greeters = Vec::new();
+    for _ in 0..12 {
+        let mut greeter = TcpStream::connect(&address).await.unwrap();
+        greeter.write_all(&hello).await.unwrap();
+        greeters.push(greeter);
+    }
+    // Each has its turn, which is short; four of them may go on being slow, and the others go.
+    let mut open = stream(network, &agent).await;
+    assert!(open.open(Vec::new()).await.is_ok());
+    let crowded = r#"depin_connections_ended_total{reason="handshakes_crowded"}"#;
+    until("eight displaced ones", || metric(network, crowded).is_some_and(|count| count >= 8)).await;
+}
+
+/// The first message of a handshake.
+fn hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let settings = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let settings = settings.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let name = "gateway".try_into().unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(Arc::new(settings), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
 }
 
 #[tokio::test]

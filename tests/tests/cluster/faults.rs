@@ -65,7 +65,8 @@ pub(crate) fn a_full_volume_holds_up_and_goes_on(installation: &Installation, si
         http_get(&gateway, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 503"))
     });
     eventually("agents to go on", LIMIT, || site.acknowledged(0) > acknowledged + DEVICES as u64);
-    assert!(failing(), "there is no room yet");
+    // Something small may have fitted into the last page; the next record does not.
+    eventually("the ledger to be without room still", LIMIT, failing);
     within(&format!("rm {filler} {filler}.rest"));
     eventually("the ledger to go on", LIMIT, || !failing());
     let before = accepted(&gateway);
