@@ -174,12 +174,20 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// The first of unit, kind and scale that is not the same: readings of the two are not to be added up.
+    /// The first of unit, kind, resetsToZero and scale that is not the same: readings of the two are not to be added up.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<MetricDifference> {
         let differs = |part, ours: String, theirs: String| Some(MetricDifference { part, ours, theirs });
+        let resets = |kind| match kind {
+            MetricKind::Gauge => None,
+            MetricKind::Counter { resets_to_zero } => Some(resets_to_zero),
+        };
         if self.unit != other.unit {
             differs("unit", self.unit.clone(), other.unit.clone())
+        } else if let (Some(ours), Some(theirs)) = (resets(self.kind), resets(other.kind))
+            && ours != theirs
+        {
+            differs("resetsToZero", ours.to_string(), theirs.to_string())
         } else if self.kind != other.kind {
             differs("kind", self.kind.to_string(), other.kind.to_string())
         } else if self.scale != other.scale {
@@ -193,7 +201,7 @@ impl Metric {
 /// In what two metrics differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricDifference {
-    /// `unit`, `kind` or `scale`.
+    /// `unit`, `kind`, `resetsToZero` or `scale`.
     pub part: &'static str,
     /// The one's.
     pub ours: String,

@@ -70,12 +70,17 @@ impl Part {
         let of_model = by_model(fleets.store());
         let programs = controller(apis.programs, stopped);
         let pays = programs_of(programs.store());
+        let measures = programs_by_model(programs.store(), fleets.store());
         Self {
             fleets: fleets.watches(Api::<EdgeDeviceModel>::all(client.clone()), any(), of_model),
             agents: controller(apis.agents.clone(), stopped),
             devices: devices.watches(apis.fleets.clone(), any(), of_fleet).watches(apis.agents, any(), of_agent),
             enrollments: controller(apis.enrollments, stopped),
-            programs: programs.watches(apis.fleets, any(), pays),
+            programs: programs.watches(apis.fleets, any(), pays).watches(
+                Api::<EdgeDeviceModel>::all(client.clone()),
+                any(),
+                measures,
+            ),
         }
     }
 
@@ -137,13 +142,30 @@ impl Controllers {
 /// Whether an object's spec or its condition `Ready` is another than when it was last seen. Other parts of a status change often and
 /// concern no other object.
 #[derive(Default)]
-struct Turns(Mutex<HashMap<String, (i64, bool)>>);
+struct Turns(Mutex<HashMap<String, (i64, i64, bool)>>);
 
 impl Turns {
-    fn turned<K: kube::Resource>(&self, object: &K, conditions: &[Condition]) -> bool {
-        let state = (object.meta().generation.unwrap_or_default(), holds(conditions, "Ready"));
+    fn turned<K: Resource>(&self, object: &K, conditions: &[Condition]) -> bool {
+        self.taken(object, 0, conditions)
+    }
+
+    /// Also whether the operator has looked at the spec since (`observed`): whoever is checked against the registry sees it there only then.
+    fn taken<K: Resource>(&self, object: &K, observed: i64, conditions: &[Condition]) -> bool {
+        let state = (object.meta().generation.unwrap_or_default(), observed, holds(conditions, "Ready"));
         let uid = object.uid().unwrap_or_default();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, state) != Some(state)
+    }
+
+    fn model(&self, model: &EdgeDeviceModel) -> bool {
+        let status = model.status.as_ref();
+        let observed = status.and_then(|status| status.observed_generation).unwrap_or_default();
+        self.taken(model, observed, status.map_or(&[], |status| &status.conditions))
+    }
+
+    fn fleet(&self, fleet: &EdgeFleet) -> bool {
+        let status = fleet.status.as_ref();
+        let observed = status.and_then(|status| status.observed_generation).unwrap_or_default();
+        self.taken(fleet, observed, status.map_or(&[], |status| &status.conditions))
     }
 }
 
@@ -171,11 +193,11 @@ fn by_agent(devices: Store<EdgeDevice>) -> impl Fn(EdgeAgent) -> Vec<ObjectRef<E
     }
 }
 
-/// Fleets that no longer wait because their model turned.
+/// Fleets that no longer wait, or no longer fit, because their model turned.
 fn by_model(fleets: Store<EdgeFleet>) -> impl Fn(EdgeDeviceModel) -> Vec<ObjectRef<EdgeFleet>> + Send + Sync + 'static {
     let turns = Turns::default();
     move |model| {
-        if !turns.turned(&model, model.status.as_ref().map_or(&[], |status| &status.conditions)) {
+        if !turns.model(&model) {
             return Vec::new();
         }
         select(&fleets, |fleet| fleet.spec.model_ref.name == model.name_any())
@@ -188,11 +210,32 @@ fn programs_of(
 ) -> impl Fn(EdgeFleet) -> Vec<ObjectRef<RewardProgram>> + Send + Sync + 'static {
     let turns = Turns::default();
     move |fleet| {
-        if !turns.turned(&fleet, fleet.status.as_ref().map_or(&[], |status| &status.conditions)) {
+        if !turns.fleet(&fleet) {
             return Vec::new();
         }
         select(&programs, |program| {
             program.namespace() == fleet.namespace() && program.spec.fleets.contains(&fleet.name_any())
+        })
+    }
+}
+
+/// Programs that no longer wait, or no longer fit, because the model of one of their fleets turned.
+fn programs_by_model(
+    programs: Store<RewardProgram>,
+    fleets: Store<EdgeFleet>,
+) -> impl Fn(EdgeDeviceModel) -> Vec<ObjectRef<RewardProgram>> + Send + Sync + 'static {
+    let turns = Turns::default();
+    move |model| {
+        if !turns.model(&model) {
+            return Vec::new();
+        }
+        let name = model.name_any();
+        let fleets = fleets.state();
+        let of_model: Vec<_> = fleets.iter().filter(|fleet| fleet.spec.model_ref.name == name).collect();
+        select(&programs, |program| {
+            of_model.iter().any(|fleet| {
+                fleet.namespace() == program.namespace() && program.spec.fleets.contains(&fleet.name_any())
+            })
         })
     }
 }
@@ -203,4 +246,57 @@ where
 {
     let all = store.state();
     all.iter().filter(|object| wanted(object.as_ref())).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn object<K: DeserializeOwned>(kind: &str, name: &str, rest: &str) -> K {
+        let (version, place) =
+            ("depin.dev/v1alpha1", format!("{{name: {name}, namespace: town, uid: {name}, generation: 2}}"));
+        serde_saphyr::from_str(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {place}\n{rest}\n")).unwrap()
+    }
+
+    fn store<K>(objects: Vec<K>) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let (store, mut writer) = reflector::store();
+        objects.into_iter().for_each(|object| writer.apply_watcher_event(&watcher::Event::Apply(object)));
+        store
+    }
+
+    fn program(name: &str, fleet: &str) -> RewardProgram {
+        let spec = format!(
+            "spec: {{fleets: [{fleet}], token: {{symbol: T}}, epoch: {{length: 1h, genesis: '2026-01-01T00:00:00Z'}}, emission: {{fixed: \
+             {{amount: '1'}}}}, features: [], weight: '1'}}"
+        );
+        object("RewardProgram", name, &spec)
+    }
+
+    fn fleet(name: &str, model: &str) -> EdgeFleet {
+        object("EdgeFleet", name, &format!("spec: {{modelRef: {{name: {model}}}}}"))
+    }
+
+    fn model(observed: i64) -> EdgeDeviceModel {
+        let rest =
+            format!("spec: {{sources: [], metrics: [], cadence: 1s}}\nstatus: {{observedGeneration: {observed}}}");
+        object("EdgeDeviceModel", "meter", &rest)
+    }
+
+    #[test]
+    fn programs_are_looked_at_again_once_a_model_of_their_fleets_is_registered_anew() {
+        let fleets = store(vec![fleet("homes", "meter"), fleet("fields", "station")]);
+        let programs = store(vec![program("watts", "homes"), program("drops", "fields")]);
+        let mapper = programs_by_model(programs, fleets);
+        let looked_at = |model| mapper(model).into_iter().map(|program| program.name).collect::<Vec<_>>();
+        assert_eq!(looked_at(model(1)), ["watts"], "its spec is another");
+        assert_eq!(looked_at(model(1)), [] as [String; 0]);
+        assert_eq!(looked_at(model(2)), ["watts"], "the registry has it now");
+        assert_eq!(looked_at(model(2)), [] as [String; 0]);
+    }
 }

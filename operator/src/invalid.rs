@@ -58,6 +58,23 @@ impl NotReady {
         }
     }
 
+    /// The field that it speaks of, where it speaks of one.
+    pub fn field_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Invalid(invalid) => Some(&mut invalid.field),
+            Self::Waiting { field, .. } => Some(field),
+            Self::Refused(
+                ChangeError::Invalid { field, .. }
+                | ChangeError::DuplicateKey { field, .. }
+                | ChangeError::KeyRevoked { field, .. }
+                | ChangeError::DuplicateSerial { field, .. }
+                | ChangeError::Immutable { field, .. }
+                | ChangeError::Missing { field, .. },
+            ) => Some(field),
+            Self::RefusedByLedger(_) => None,
+        }
+    }
+
     /// Whether waiting may help.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -66,27 +83,22 @@ impl NotReady {
 }
 
 impl From<ChangeError> for NotReady {
-    fn from(mut error: ChangeError) -> Self {
-        match &mut error {
-            ChangeError::Missing { field, target } => {
-                return Self::Waiting { field: in_resource(field), target: std::mem::take(target) };
-            }
-            ChangeError::Invalid { field, .. }
-            | ChangeError::DuplicateKey { field, .. }
-            | ChangeError::KeyRevoked { field, .. }
-            | ChangeError::Immutable { field, .. } => {
-                *field = in_resource(field);
-            }
-            ChangeError::DuplicateSerial { .. } | ChangeError::Check(_) => {}
+    fn from(error: ChangeError) -> Self {
+        let mut told = match error {
+            ChangeError::Missing { field, target } => Self::Waiting { field, target },
+            refused => Self::Refused(refused),
+        };
+        if let Some(field) = told.field_mut() {
+            *field = in_resource(field);
         }
-        Self::Refused(error)
+        told
     }
 }
 
 /// The registry's name of a field, as the resource's author knows it.
 fn in_resource(field: &str) -> String {
-    let (first, rest) = field.split_once('/').map_or((field, None), |(first, rest)| (first, Some(rest)));
-    let first = match first {
+    let mut parts = field.split('/');
+    let first = match parts.next().unwrap_or_default() {
         "cadenceMs" => "cadence",
         "reorderHorizonMs" => "reorderHorizon",
         "grainMs" => "grain",
@@ -94,8 +106,10 @@ fn in_resource(field: &str) -> String {
         "key" => "publicKey",
         other => other,
     };
-    let rest = rest.map(|rest| format!(".{}", rest.replace('/', "."))).unwrap_or_default();
-    format!("spec.{first}{rest}")
+    parts.fold(format!("spec.{first}"), |path, part| {
+        let place = part.bytes().all(|byte| byte.is_ascii_digit());
+        if place { format!("{path}[{part}]") } else { format!("{path}.{part}") }
+    })
 }
 
 #[cfg(test)]
@@ -104,11 +118,22 @@ mod tests {
 
     #[test]
     fn fields_are_named_as_in_the_resource() {
-        for (registry, resource) in
-            [("cadenceMs", "spec.cadence"), ("metrics/power/min", "spec.metrics.power.min"), ("key", "spec.publicKey")]
-        {
+        for (registry, resource) in [
+            ("cadenceMs", "spec.cadence"),
+            ("metrics/power/min", "spec.metrics.power.min"),
+            ("sources/0/fields/12/unit", "spec.sources[0].fields[12].unit"),
+            ("key", "spec.publicKey"),
+        ] {
             assert_eq!(in_resource(registry), resource);
         }
+    }
+
+    #[test]
+    fn a_serial_that_another_device_has_is_named_as_in_the_resource() {
+        let (field, serial, holder) = ("serial".into(), "m1".into(), "device town/other".into());
+        let error = NotReady::from(ChangeError::DuplicateSerial { field, serial, holder });
+        assert_eq!(error.reason(), "DuplicateSerial");
+        assert!(error.to_string().starts_with("spec.serial: \"m1\" is device town/other"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod models;
 pub mod options;
+pub mod owners;
 pub mod presence;
 pub mod quantities;
 pub mod query;

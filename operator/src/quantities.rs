@@ -66,14 +66,15 @@ pub fn time(at: Timestamp) -> Option<Time> {
     jiff::Timestamp::from_second(at.0.div_euclid(1000)).ok().map(Time)
 }
 
-/// A key as the domain has it.
+/// A key as the domain has it. `field` is where the resource has it.
 pub fn public_key(field: &str, key: &depin_crds::PublicKey) -> Result<PublicKey, Invalid> {
     let algorithm = match key.algorithm {
         depin_crds::key::KeyAlgorithm::Ed25519 => Algorithm::Ed25519,
         depin_crds::key::KeyAlgorithm::P256 => Algorithm::P256,
     };
+    let field = format!("{field}.key");
     let bytes = hex::decode(&key.key)
-        .map_err(|_| Invalid::new(field, "not hexadecimal", "write the key's bytes as hexadecimal digits"))?;
+        .map_err(|_| Invalid::new(&field, "not hexadecimal", "write the key's bytes as hexadecimal digits"))?;
     let key = PublicKey { algorithm, bytes };
     depin_identity::VerifyingKey::new(&key).map_err(|error| {
         Invalid::new(field, error.to_string(), "give the public key that the agent or device printed")

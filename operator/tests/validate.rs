@@ -141,6 +141,12 @@ fn a_changed_model_never_holds_in_the_past_and_a_first_one_may() {
     model.spec.effective_from = quantities::time(at(55));
     assert_eq!(apply(&model, at(60)), (at(60), true), "what is still to come may come earlier");
     assert_eq!(apply(&model, at(70)), (at(60), false));
+    model.spec.cadence = "250ms".into();
+    model.spec.effective_from = quantities::time(at(200));
+    assert_eq!(apply(&model, at(80)), (at(200), true));
+    model.spec.effective_from = None;
+    assert_eq!(apply(&model, at(90)), (at(90), true), "no time any more means now");
+    assert_eq!(apply(&model, at(100)), (at(90), false), "and once");
 }
 
 #[test]
@@ -172,6 +178,62 @@ fn a_bad_model_is_told_by_field_and_remedy() {
     check("{topicSegment: 2}", "{topicSegment: 4}", "spec.sources[0].device.topicSegment");
     check("max: \"43000\"", "max: \"43000.5\"", "spec.metrics[0].max");
     check("cadence: 1s", "cadence: 1 s", "spec.cadence");
+    check("kind: Gauge, scale: 0", "kind: Gauge, resetsToZero: true, scale: 0", "spec.metrics[0].resetsToZero");
+}
+
+#[test]
+fn what_the_registry_refuses_of_a_model_is_told_by_its_full_path() {
+    let refused = |from: &str, to: &str| {
+        let model: EdgeDeviceModel = objects(&text("energy", "models.yaml").replacen(from, to, 1)).remove(0);
+        let entry = models::validate::entry(&model, &Registry::default(), NOW).unwrap();
+        NotReady::from(Registry::default().check(&Change::Model(entry)).unwrap_err()).to_string()
+    };
+    let told = refused("reading.value >= previous.value", "reading.volume >= 0");
+    assert!(told.starts_with("spec.checks[0].expression: CounterFell: at character"), "{told}");
+    let told = refused("reason: CounterFell", "reason: counter fell");
+    assert!(told.starts_with("spec.checks[0].reason: \"counter fell\" is not a CamelCase name"), "{told}");
+}
+
+#[test]
+fn a_fleet_that_cannot_say_who_is_paid_or_where_is_told_by_field_and_remedy() {
+    let good = text("energy", "fleets.yaml");
+    let fleets = |from: &str, to: &str| objects::<EdgeFleet>(&good.replacen(from, to, 1));
+    let (account, again) =
+        ("0xc0ffee0000000000000000000000000000000001\", basisPoints", "0xA11ce00000000000000000000000000000000002");
+    let twice = fleets(account, &format!("{again}\", basisPoints"));
+    assert_eq!(fleets::validate::entry(&twice[1]).unwrap_err().field, "spec.shares[1].account");
+    let short = fleets("basisPoints: 1500", "basisPoints: 1499");
+    assert_eq!(fleets::validate::entry(&short[1]).unwrap_err().field, "spec.shares");
+    let place =
+        |cell: &str| fleets("  grain: 5s\n", &format!("  grain: 5s\n  geofence: {{cells: [{cell}]}}\n")).remove(0);
+    assert!(fleets::validate::entry(&place("8928308280fffff")).is_ok());
+    let error = fleets::validate::entry(&place("8928308280fffff, 8fffffffffffff0")).unwrap_err();
+    assert_eq!(error.field, "spec.geofence.cells[1]", "{error}");
+
+    // Its devices cannot mend it: they are told where it is to be mended.
+    let mut device = created(objects::<EdgeDevice>(&text("energy", "devices.yaml")).remove(1), "2026-02-01T00:00:00Z");
+    device.spec.owner = None;
+    let told = devices::validate::entry(&device, Some(&twice[1])).unwrap_err().to_string();
+    assert!(
+        told.starts_with("spec.fleet: EdgeFleet inverters cannot say who is paid (spec.shares[1].account"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_agents_fleets_and_node_that_are_no_names_are_told_as_they_were_written() {
+    let registry = registry("energy", "home");
+    let told = |change: &dyn Fn(&mut EdgeAgent)| {
+        let mut agent = edge_agent("energy", "home");
+        change(&mut agent);
+        agents::validate::entry(&agent, &registry).unwrap_err().to_string()
+    };
+    let fleets = told(&|agent| agent.spec.fleets = vec!["z".into(), "Meters".into()]);
+    assert!(fleets.starts_with("spec.fleets[1]: \"Meters\" is not a name"), "{fleets}");
+    let node = told(&|agent| agent.spec.node = Some("on the roof".into()));
+    assert!(node.starts_with("spec.node: "), "{node}");
+    let key = told(&|agent| agent.spec.public_key.as_mut().unwrap().key = "zz".into());
+    assert!(key.starts_with("spec.publicKey.key: not hexadecimal"), "{key}");
 }
 
 #[test]
@@ -405,7 +467,9 @@ fn a_bad_program_is_told_by_field_and_remedy() {
         assert!(error.contains(part), "expected {part:?}, got {error}");
     };
     check("length: 20s", "length: 18s", "spec.epoch");
+    check("grace: 2s", "grace: 99999h9999999h", "spec.grace");
+    check("minimum: 5000}", "minimum: 5000, maximum: 4}", "spec.gates[0].minimum");
     check("min(energy, 50000)", "energi", "spec.weight");
     check("metric: energy, aggregate: Delta", "metric: power, aggregate: Delta", "spec.features[0].aggregate");
-    check("[inverters, meters]", "[inverters, absent]", "EdgeFleet energy/absent");
+    check("[inverters, meters]", "[inverters, absent]", "EdgeFleet energy/absent; apply it or correct spec.fleets[1]");
 }

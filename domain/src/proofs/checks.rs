@@ -22,12 +22,10 @@ pub const MAX_CHECK_NAME: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// Too many.
-    #[error("checks: {0} are more than {MAX_CHECKS}; join some with &&")]
+    #[error("{0} are more than {MAX_CHECKS}")]
     TooMany(usize),
     /// The name that a rejection would carry.
-    #[error(
-        "checks/{index}/reason: {reason:?} is not a CamelCase name that stands once; use an upper-case letter and then letters and digits, at most {MAX_CHECK_NAME}"
-    )]
+    #[error("{reason:?} is not a CamelCase name that stands once")]
     Name {
         /// Which check.
         index: usize,
@@ -35,7 +33,7 @@ pub enum CheckError {
         reason: String,
     },
     /// Its expression.
-    #[error("checks/{index}/expression of {reason}: {error}")]
+    #[error("{reason}: {error}")]
     Expression {
         /// Which check.
         index: usize,
@@ -44,6 +42,30 @@ pub enum CheckError {
         /// What is wrong.
         error: CompileError,
     },
+}
+
+impl CheckError {
+    /// The part of the model, as a path.
+    #[must_use]
+    pub fn field(&self) -> String {
+        match self {
+            Self::TooMany(_) => "checks".to_owned(),
+            Self::Name { index, .. } => format!("checks/{index}/reason"),
+            Self::Expression { index, .. } => format!("checks/{index}/expression"),
+        }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::TooMany(_) => "join some with &&".to_owned(),
+            Self::Name { .. } => {
+                format!("use an upper-case letter and then letters and digits, at most {MAX_CHECK_NAME}")
+            }
+            Self::Expression { .. } => "correct the expression".to_owned(),
+        }
+    }
 }
 
 /// Whether all checks of `model` can be used.

@@ -136,6 +136,10 @@ fn grains_and_metrics_never_change() {
     append(&mut registry, 30, Change::Model(model_entry(model(vec![gauge("power")]), 30)));
     let text = refused(&registry, Change::Model(model_entry(model(vec![gauge("power"), gauge("total")]), 40)));
     assert!(text.contains("metrics/total/kind"), "{text}");
+    let mut kept = counter("total");
+    kept.kind = MetricKind::Counter { resets_to_zero: false };
+    let text = refused(&registry, Change::Model(model_entry(model(vec![gauge("power"), kept]), 40)));
+    assert!(text.starts_with("metrics/total/resetsToZero: ") && text.contains("it is true"), "{text}");
     let mut finer = gauge("power");
     finer.scale = 4;
     assert!(refused(&registry, Change::Model(model_entry(model(vec![finer]), 40))).contains("metrics/power/scale"));
@@ -171,7 +175,7 @@ fn another_model_of_a_fleet_keeps_what_its_metrics_mean() {
     for (part, other) in [
         ("unit", Metric { unit: "W.h".into(), ..counter("energy") }),
         ("kind", gauge("energy")),
-        ("kind", Metric { kind: MetricKind::Counter { resets_to_zero: false }, ..counter("energy") }),
+        ("resetsToZero", Metric { kind: MetricKind::Counter { resets_to_zero: false }, ..counter("energy") }),
     ] {
         let mut registry = network(vec![counter("energy")]);
         let entry = model_entry(Model { name: "other".into(), ..model(vec![other]) }, 0);

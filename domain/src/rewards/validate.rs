@@ -79,7 +79,7 @@ pub fn faults_with_model(spec: &ProgramSpec, fleet: &str, model: &Model, grain_m
         }
         if metric.personal && spec.epoch.length_ms < 86_400_000 {
             let reason = format!("{:?} is personal and the epoch is shorter than 24 hours", feature.metric);
-            faults.add("epoch.lengthMs", reason, "use epochs of at least 86400000 ms");
+            faults.add("epoch.length", reason, "use epochs of at least 24h");
         }
     }
     faults.0
@@ -150,13 +150,13 @@ impl Faults {
 
     fn times(&mut self, spec: &ProgramSpec) {
         if !(1..=MAX_LENGTH_MS).contains(&spec.epoch.length_ms) {
-            self.add("epoch.lengthMs", "not between 1 ms and ten years", "use for example 86400000 (24 h)");
+            self.add("epoch.length", "not between 1 ms and ten years", "use for example 24h");
         }
         if !(0..=MAX_LENGTH_MS).contains(&spec.grace_ms) {
-            self.add("graceMs", "negative or above ten years", "use for example 300000 (5 min)");
+            self.add("grace", "negative or above ten years", "use for example 5m");
         }
         if !(0..=MAX_LENGTH_MS).contains(&spec.late.late_until_ms) {
-            self.add("late.lateUntilMs", "negative or above ten years", "use for example 1209600000 (14 days)");
+            self.add("late.until", "negative or above ten years", "use for example 336h");
         }
     }
 
@@ -260,8 +260,8 @@ impl Faults {
                 (None, None) => self.add(format!("gates[{index}]"), "neither minimum nor maximum", "set at least one"),
                 (Some(minimum), Some(maximum)) if minimum > maximum => {
                     self.add(
-                        format!("gates[{index}]"),
-                        "the minimum is above the maximum",
+                        format!("gates[{index}].minimum"),
+                        "is above the maximum",
                         "nothing could pass: swap them",
                     );
                 }

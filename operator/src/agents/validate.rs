@@ -5,6 +5,7 @@ use depin_domain::{
     ids::{AgentId, PublicKey},
     registry::{AgentEntry, Registry},
 };
+use depin_identity::peer::is_subdomain;
 use kube::ResourceExt;
 
 use crate::{
@@ -20,12 +21,27 @@ use crate::{
 pub fn entry(agent: &EdgeAgent, registry: &Registry) -> Result<AgentEntry, NotReady> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let id = AgentId::of(&namespace, &name);
+    named(agent)?;
     let mut fleets = agent.spec.fleets.clone();
     fleets.sort_unstable();
     fleets.dedup();
     let key = key(agent, registry.agent(&id).map(|known| &known.key))?;
     let reinstate_key = agent.annotations().get(REINSTATE_KEY).is_some_and(|named| *named == key.id().to_string());
     Ok(AgentEntry { id, key, namespace, name, fleets, reinstate_key })
+}
+
+/// Whether fleets and node have names that such objects can have. They are counted as their author wrote them: the registry sorts them.
+fn named(agent: &EdgeAgent) -> Result<(), Invalid> {
+    let fleets = agent.spec.fleets.iter().enumerate().map(|(index, name)| (format!("spec.fleets[{index}]"), name));
+    let node = agent.spec.node.iter().map(|name| ("spec.node".to_owned(), name));
+    match fleets.chain(node).find(|(_, name)| !is_subdomain(name)) {
+        None => Ok(()),
+        Some((field, name)) => {
+            let shown: String = name.chars().take(80).collect();
+            let remedy = "use lower-case letters, digits, dashes and dots, as its own metadata.name has them";
+            Err(Invalid::new(field, format!("{shown:?} is not a name"), remedy))
+        }
+    }
 }
 
 fn key(agent: &EdgeAgent, registered: Option<&PublicKey>) -> Result<PublicKey, NotReady> {

@@ -1,6 +1,6 @@
 //! EdgeDevice → registry entry. Pure.
 
-use depin_crds::{EdgeDevice, EdgeFleet, Geofence, Share};
+use depin_crds::{EdgeDevice, EdgeFleet, Geofence};
 use depin_domain::{
     ids::{AgentId, DeviceId},
     registry::{DeviceEntry, Location, OwnerShare},
@@ -13,7 +13,8 @@ use crate::{
     devices::place,
     fleets,
     invalid::{Invalid, NotReady},
-    quantities::{account, public_key, timestamp},
+    owners,
+    quantities::{public_key, timestamp},
 };
 
 /// The registry's entry for `device` in `fleet`.
@@ -31,8 +32,8 @@ pub fn entry(device: &EdgeDevice, fleet: Option<&EdgeFleet>) -> Result<DeviceEnt
     if let Some(geofence) = &fleet.spec.geofence {
         fenced(geofence, location.as_ref(), &spec.fleet)?;
     }
-    let own = shares(spec.owner.as_deref(), spec.shares.as_deref())?;
-    let shares = if own.is_empty() { shares(fleet.spec.owner.as_deref(), fleet.spec.shares.as_deref())? } else { own };
+    let own = owners::shares(spec.owner.as_deref(), spec.shares.as_deref())?;
+    let shares = if own.is_empty() { of_fleet(fleet, &spec.fleet)? } else { own };
     Ok(DeviceEntry {
         id: DeviceId::of(&namespace, &name),
         fleet: fleets::id(&namespace, &spec.fleet),
@@ -82,20 +83,10 @@ pub fn since(device: &EdgeDevice) -> Result<Timestamp, Invalid> {
     Ok(remembered.map_or(created, |since| since.min(created)))
 }
 
-fn shares(owner: Option<&str>, shares: Option<&[Share]>) -> Result<Vec<OwnerShare>, Invalid> {
-    let mut list = match (owner, shares) {
-        (Some(owner), None) => vec![OwnerShare { account: account(owner), basis_points: 10_000 }],
-        (None, Some(shares)) => shares
-            .iter()
-            .map(|share| {
-                let basis_points = u32::try_from(share.basis_points)
-                    .map_err(|_| Invalid::new("spec.shares", "negative basisPoints", "use 1 to 10000"))?;
-                Ok(OwnerShare { account: account(&share.account), basis_points })
-            })
-            .collect::<Result<_, Invalid>>()?,
-        (None, None) => Vec::new(),
-        (Some(_), Some(_)) => return Err(Invalid::new("spec.owner", "set beside spec.shares", "set one of them")),
-    };
-    list.sort_by(|a: &OwnerShare, b| a.account.cmp(&b.account));
-    Ok(list)
+/// Who is paid by the fleet's word. What is wrong there only the fleet's author can mend.
+fn of_fleet(fleet: &EdgeFleet, name: &str) -> Result<Vec<OwnerShare>, Invalid> {
+    owners::shares(fleet.spec.owner.as_deref(), fleet.spec.shares.as_deref()).map_err(|error| {
+        let reason = format!("EdgeFleet {name} cannot say who is paid ({}: {})", error.field, error.reason);
+        Invalid::new("spec.fleet", reason, "correct the EdgeFleet, or give this device an owner of its own")
+    })
 }

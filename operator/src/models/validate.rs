@@ -18,7 +18,8 @@ use crate::{
 /// The registry's entry for `resource`.
 ///
 /// Without `effectiveFrom`, or with one that has passed, a new version holds from `now` on: what earlier readings were judged and counted by stays.
-/// Only the first version of a name holds at all times before. One that is registered already keeps its time unless another one is still to come.
+/// Only the first version of a name holds at all times before. One that has begun keeps its time; one that is still to come begins when it is
+/// asked to now, at once where nothing is asked any more.
 pub fn entry(resource: &EdgeDeviceModel, registry: &Registry, now: Timestamp) -> Result<ModelEntry, Invalid> {
     let name = resource.metadata.name.clone().unwrap_or_default();
     let model = model(&name, &resource.spec)?;
@@ -36,8 +37,7 @@ pub fn entry(resource: &EdgeDeviceModel, registry: &Registry, now: Timestamp) ->
 fn begin(asked: Option<Timestamp>, newest: Option<(bool, Timestamp)>, now: Timestamp) -> Timestamp {
     match (newest, asked) {
         (None, asked) => asked.unwrap_or(now),
-        (Some((true, since)), None) => since,
-        (Some((true, since)), Some(asked)) if since <= now && asked <= now => since,
+        (Some((true, since)), asked) if since <= now && asked.is_none_or(|asked| asked <= now) => since,
         (Some(_), asked) => asked.map_or(now, |asked| asked.max(now)),
     }
 }
@@ -174,6 +174,10 @@ fn metric(path: &str, metric: &spec::Metric) -> Result<Metric, Invalid> {
     let bound = |name: &str, text: &Option<String>| {
         text.as_ref().map(|text| scaled(&format!("{path}.{name}"), text, scale)).transpose()
     };
+    if metric.kind == spec::MetricKind::Gauge && metric.resets_to_zero.is_some() {
+        let reason = "is set, and a gauge counts nothing that could begin anew";
+        return Err(Invalid::new(format!("{path}.resetsToZero"), reason, "remove it, or make the metric a Counter"));
+    }
     Ok(Metric {
         name: metric.name.clone(),
         unit: metric.unit.clone(),

@@ -70,8 +70,8 @@ fn joined(faults: &[depin_domain::rewards::SpecError]) -> NotReady {
 fn check_fleets(spec: &ProgramSpec, registry: &Registry) -> Result<(), NotReady> {
     let mut faults = Vec::new();
     let mut models: Vec<(&str, &Model)> = Vec::new();
-    for id in &spec.fleets {
-        let waiting = |target: String| NotReady::Waiting { field: "spec.fleets".to_owned(), target };
+    for (index, id) in spec.fleets.iter().enumerate() {
+        let waiting = |target: String| NotReady::Waiting { field: format!("spec.fleets[{index}]"), target };
         let fleet =
             registry.fleet(id).and_then(|fleet| fleet.current()).ok_or_else(|| waiting(format!("EdgeFleet {id}")))?;
         let model = registry
@@ -159,7 +159,8 @@ fn split(split: &spec::Split) -> Result<Split, Invalid> {
                 return Err(Invalid::new(format!("{field}.account"), "missing", "give the account that is paid"));
             }
         };
-        Ok(SplitPart { name: part.name.clone(), basis_points: narrow(&field, part.basis_points.into())?, to })
+        let basis_points = narrow(&format!("{field}.basisPoints"), part.basis_points.into())?;
+        Ok(SplitPart { name: part.name.clone(), basis_points, to })
     });
     Ok(Split { parts: parts.collect::<Result<_, _>>()?, residual: split.residual.clone() })
 }
@@ -199,12 +200,13 @@ fn limit((index, limit): (usize, &spec::Limit)) -> Result<Limit, Invalid> {
     let field = format!("spec.limits[{index}]");
     match (&limit.hex_capacity, &limit.minimum_distance) {
         (Some(hex), None) => Ok(Limit::HexCapacity {
-            resolution: narrow(&field, hex.resolution.into())?,
-            capacity: narrow(&field, hex.capacity)?,
+            resolution: narrow(&format!("{field}.hexCapacity.resolution"), hex.resolution.into())?,
+            capacity: narrow(&format!("{field}.hexCapacity.capacity"), hex.capacity)?,
             by: hex.by.clone(),
         }),
         (None, Some(distance)) => {
-            Ok(Limit::MinimumDistance { metres: narrow(&field, distance.metres)?, by: distance.by.clone() })
+            let metres = narrow(&format!("{field}.minimumDistance.metres"), distance.metres)?;
+            Ok(Limit::MinimumDistance { metres, by: distance.by.clone() })
         }
         _ => Err(Invalid::new(field, "not exactly one kind", "set one of hexCapacity and minimumDistance")),
     }

@@ -322,8 +322,7 @@ fn a_bad_check_is_refused_before_it_is_used() {
         registry.check(&Change::Model(model_entry(bad, 0))).unwrap_err().to_string()
     };
     assert!(
-        refused("Bad", CheckScope::Reading, "reading.volume > 1")
-            .contains("checks/0/expression of Bad: at character 0")
+        refused("Bad", CheckScope::Reading, "reading.volume > 1").contains("checks/0/expression: Bad: at character 0")
     );
     assert!(refused("Bad", CheckScope::Section, "section.total.max > 1").contains("section.total.max"));
     assert!(refused("bad name", CheckScope::Reading, "true").contains("CamelCase"));

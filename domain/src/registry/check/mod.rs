@@ -11,10 +11,7 @@ use form::{check_id, check_key, check_location, check_name, check_named, check_s
 use shape::{check_shape, check_slots};
 
 use super::{AgentEntry, Change, DeviceEntry, FleetEntry, Holder, InvitationEntry, ModelEntry, ProgramEntry, Registry};
-use crate::{
-    ids::{AgentId, DeviceId, Digest, KeyId},
-    proofs::checks,
-};
+use crate::ids::{AgentId, DeviceId, Digest, KeyId};
 
 /// Most cadence slots that a grain may have.
 pub const MAX_SLOTS: i64 = 86_400;
@@ -60,12 +57,14 @@ pub enum ChangeError {
     },
     /// Two devices of an agent have one serial.
     #[error(
-        "serial: {serial:?} is device {holder} at this agent already; correct the serial, or remove the other device first"
+        "{field}: {serial:?} is {holder} at this agent already; correct the serial, or remove the other device first"
     )]
     DuplicateSerial {
+        /// The field.
+        field: String,
         /// The serial.
         serial: String,
-        /// Whose it is, `namespace/name`.
+        /// Whose it is.
         holder: String,
     },
     /// A field that never changes would.
@@ -80,9 +79,6 @@ pub enum ChangeError {
         /// What to do.
         remedy: String,
     },
-    /// A check of the model.
-    #[error(transparent)]
-    Check(checks::CheckError),
     /// It refers to something that the registry does not have.
     #[error("{field}: {target} is not in the registry; apply it first or correct the name")]
     Missing {
@@ -214,7 +210,11 @@ impl Registry {
             target: format!("EdgeAgent {}", entry.agent),
         })?;
         if let Some(other) = self.device_by_serial(&entry.agent, &entry.serial).filter(|other| **other != entry.id) {
-            return Err(ChangeError::DuplicateSerial { serial: entry.serial.clone(), holder: self.device_name(other) });
+            return Err(ChangeError::DuplicateSerial {
+                field: "serial".into(),
+                serial: entry.serial.clone(),
+                holder: self.device_name(other),
+            });
         }
         self.check_device_key(entry)?;
         self.check_device_fleet(entry)

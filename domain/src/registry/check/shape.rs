@@ -1,6 +1,6 @@
 //! The shape of a model: what of it can be said without the rest of the registry.
 
-use super::{ChangeError, Checked, MAX_GRAIN_MS, MAX_SLOTS, form::check_name, invalid, require};
+use super::{Checked, MAX_GRAIN_MS, MAX_SLOTS, form::check_name, invalid, require};
 use crate::{
     model::{Metric, Model},
     proofs::checks,
@@ -34,7 +34,7 @@ pub(super) fn check_shape(model: &Model) -> Checked {
         invalid("metrics", "names are not strictly ascending", "sort them and name each once")
     })?;
     model.metrics.iter().try_for_each(check_metric)?;
-    checks::validate(model).map_err(ChangeError::Check)?;
+    checks::validate(model).map_err(|error| invalid(error.field(), error.to_string(), error.remedy()))?;
     for (index, source) in model.sources.iter().enumerate() {
         source.check(&model.metrics).map_err(|problem| {
             let place = problem.field.replace(['.', '['], "/").replace(']', "");

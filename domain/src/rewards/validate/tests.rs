@@ -56,9 +56,9 @@ fn each_fault_names_its_field() {
     assert_eq!(fields(|spec| spec.fleets.clear()), ["fleets"]);
     assert_eq!(fields(|spec| spec.fleets.push("energy/meters".into())), ["fleets[1]"]);
     assert_eq!(fields(|spec| spec.token.symbol.clear()), ["token.symbol"]);
-    assert_eq!(fields(|spec| spec.epoch.length_ms = 0), ["epoch.lengthMs"]);
-    assert_eq!(fields(|spec| spec.grace_ms = -1), ["graceMs"]);
-    assert_eq!(fields(|spec| spec.late.late_until_ms = -1), ["late.lateUntilMs"]);
+    assert_eq!(fields(|spec| spec.epoch.length_ms = 0), ["epoch.length"]);
+    assert_eq!(fields(|spec| spec.grace_ms = -1), ["grace"]);
+    assert_eq!(fields(|spec| spec.late.late_until_ms = -1), ["late.until"]);
     assert_eq!(fields(|spec| spec.late.basis_points = 10_001), ["late.basisPoints"]);
     assert_eq!(fields(|spec| spec.emission = Emission::Fixed { amount: Amount(u128::MAX) }), ["emission.fixed.amount"]);
     assert_eq!(
@@ -79,7 +79,7 @@ fn each_fault_names_its_field() {
     assert_eq!(fields(|spec| spec.gates[0].feature = "x".into()), ["gates[0].feature"]);
     assert_eq!(fields(|spec| spec.gates[0].reason = "low uptime".into()), ["gates[0].reason"]);
     assert_eq!(fields(|spec| spec.gates[0].minimum = None), ["gates[0]"]);
-    assert_eq!(fields(|spec| spec.gates[0].maximum = Some(0)), ["gates[0]"]);
+    assert_eq!(fields(|spec| spec.gates[0].maximum = Some(0)), ["gates[0].minimum"]);
     assert_eq!(fields(|spec| spec.weight = "energy * 1.5".into()), ["weight"]);
     assert_eq!(
         fields(|spec| spec.limits = vec![Limit::HexCapacity { resolution: 16, capacity: 0, by: Some("x".into()) }]),
