@@ -145,6 +145,8 @@ pub fn write(mut secret: Secret, authorities: &Authorities) -> Secret {
             None => drop(annotations.remove(name)),
         }
     }
+    // As the API server tells that there are none: what did not change is equal, and is not written again.
+    secret.metadata.annotations.take_if(|annotations| annotations.is_empty());
     secret
 }
 
@@ -169,6 +171,16 @@ mod tests {
         assert_eq!(again.next.unwrap().authority.key_pem(), all.next.as_ref().unwrap().authority.key_pem());
         all.retired.clear();
         assert_ne!(bundle(&all).unwrap().1, digest);
+    }
+
+    #[test]
+    fn what_did_not_change_is_equal_when_it_comes_back_from_the_api_server() {
+        let now = Timestamp(1_800_000_000_000);
+        let authorities = Authorities::of(CertificateAuthority::create(validity::authority(now)).unwrap());
+        let kept = write(super::super::tls_secret(CA), &authorities);
+        // It leaves out what is empty.
+        assert_eq!(kept.metadata.annotations, None);
+        assert_eq!(write(kept.clone(), &read(&kept, now).unwrap()), kept);
     }
 
     #[test]
