@@ -2,10 +2,14 @@
 //!
 //! Every subcommand prints one JSON object a measurement. Nothing in here is part of the product.
 
+mod devices;
+mod flood;
 mod network;
+mod postgresql;
 mod processes;
 mod proofs;
 mod publish;
+mod reconnect;
 mod record;
 mod rewards;
 mod seal;
@@ -31,10 +35,18 @@ enum Command {
     Publish(publish::Options),
     /// Submit proofs that were sealed beforehand over real streams
     Proofs(proofs::Options),
+    /// Call as those who mean no good
+    Flood(flood::Options),
+    /// Connect thousands of agents at once
+    Reconnect(reconnect::Options),
+    /// Create EdgeDevices in a cluster and wait until they are ready
+    Devices(devices::Options),
     /// Verify signatures one by one and in batches
     Signatures(signatures::Options),
     /// Append to the embedded ledger, scan it, and close an epoch of it
     Record(record::Options),
+    /// Append to the ledger on PostgreSQL, beside plain COPY
+    Postgresql(record::Options),
     /// Close an epoch of given statistics, and build its Merkle tree
     Rewards(rewards::Options),
 }
@@ -45,8 +57,12 @@ fn main() -> anyhow::Result<()> {
         Command::Register(options) => runtime(1)?.block_on(network::register(&options)),
         Command::Publish(options) => runtime(1)?.block_on(publish::run(options)),
         Command::Proofs(options) => runtime(1)?.block_on(proofs::run(&options)),
+        Command::Flood(options) => runtime(1)?.block_on(flood::run(&options)),
+        Command::Reconnect(options) => runtime(1)?.block_on(reconnect::run(&options)),
+        Command::Devices(options) => runtime(1)?.block_on(devices::run(&options)),
         Command::Signatures(options) => signatures::run(&options),
         Command::Record(options) => runtime(1)?.block_on(record::run(&options)),
+        Command::Postgresql(options) => runtime(2)?.block_on(postgresql::run(&options)),
         Command::Rewards(options) => rewards::run(&options),
     }
 }

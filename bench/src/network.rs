@@ -111,9 +111,41 @@ impl Authority {
 
     /// A connection as somebody.
     pub(crate) fn connect(&self, address: &str, identity: &PeerIdentity, key: SigningKey) -> Result<Channel> {
-        let chain = certificates::certificates(&chain(&self.0, identity, &key)?)?;
-        let trust = Trust::Bundle(vec![self.0.certificate().clone()]);
-        Ok(connect_lazy(address, client_config(&trust, Some(&KeyAndChain { key, chain }))?)?.0)
+        self.connect_with(address, self, identity, key)
+    }
+
+    /// The same with a certificate that another authority issued.
+    pub(crate) fn connect_with(
+        &self,
+        address: &str,
+        issuer: &Self,
+        identity: &PeerIdentity,
+        key: SigningKey,
+    ) -> Result<Channel> {
+        let chain = certificates::certificates(&chain(&issuer.0, identity, &key)?)?;
+        Ok(connect_lazy(address, client_config(&self.trust(), Some(&KeyAndChain { key, chain }))?)?.0)
+    }
+
+    /// A connection without a certificate.
+    pub(crate) fn stranger(&self, address: &str) -> Result<Channel> {
+        Ok(connect_lazy(address, client_config(&self.trust(), None)?)?.0)
+    }
+
+    /// Another authority of the same name.
+    pub(crate) fn imitated(&self) -> Result<Self> {
+        Ok(Self(CertificateAuthority::create(validity()?)?))
+    }
+
+    /// The first message of a handshake.
+    pub(crate) fn hello(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let name = "localhost".try_into()?;
+        rustls::ClientConnection::new(client_config(&self.trust(), None)?, name)?.write_tls(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn trust(&self) -> Trust {
+        Trust::Bundle(vec![self.0.certificate().clone()])
     }
 }
 

@@ -32,19 +32,19 @@ use crate::{
     seal::Chain,
 };
 
-const HOUR_MS: i64 = 3_600_000;
+pub(crate) const HOUR_MS: i64 = 3_600_000;
 const PROGRAM: &str = "site/watt";
 /// Tasks that append at the same time.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 /// Submissions of one call.
-const CALL: usize = 4;
+pub(crate) const CALL: usize = 4;
 
 /// What is recorded.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Folder for the ledger; it must be empty
     #[arg(long)]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Agents
     #[arg(long, default_value_t = 100)]
     agents: u32,
@@ -71,11 +71,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let begin = now_ms()? / HOUR_MS * HOUR_MS - 2 * HOUR_MS;
     let mut watch = Watch::new(options)?;
     let ledger = Arc::new(open(dir)?);
-    let (writer, lanes) = found(options, &ledger, begin).await?;
+    let (writer, lanes) = found(options, &*ledger, begin).await?;
     watch.skip()?;
     let mut tasks = Vec::new();
     for lane in lanes {
-        tasks.push(tokio::spawn(append(Arc::clone(&ledger), lane)));
+        let ledger: Arc<dyn Ledger> = Arc::clone(&ledger) as _;
+        tasks.push(tokio::spawn(append(ledger, lane)));
     }
     let mut accepted = 0;
     for task in tasks {
@@ -109,17 +110,17 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 /// Times what is done between two calls.
-struct Watch {
+pub(crate) struct Watch {
     begun: Instant,
     cpu: f64,
-    readings: u64,
+    pub(crate) readings: u64,
     devices: u64,
     proofs: u64,
     checks: usize,
 }
 
 impl Watch {
-    fn new(options: &Options) -> Result<Self> {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
         let (devices, proofs) = (
             u64::from(options.agents) * u64::from(options.devices),
             u64::from(options.agents) * u64::from(options.proofs),
@@ -129,13 +130,13 @@ impl Watch {
     }
 
     /// Begins a step: its peak of memory counts what is held from before, not what the steps before had at their worst.
-    fn skip(&mut self) -> Result<()> {
+    pub(crate) fn skip(&mut self) -> Result<()> {
         reset_peak()?;
         (self.begun, self.cpu) = (Instant::now(), cpu_seconds("self")?);
         Ok(())
     }
 
-    fn tell(&mut self, case: &str, more: Option<serde_json::Value>) -> Result<()> {
+    pub(crate) fn tell(&mut self, case: &str, more: Option<serde_json::Value>) -> Result<()> {
         let (seconds, cpu) = (self.begun.elapsed().as_secs_f64(), cpu_seconds("self")? - self.cpu);
         let mut line = json!({
             "case": case, "readings": self.readings, "devices": self.devices, "proofs": self.proofs, "seconds": seconds,
@@ -167,9 +168,9 @@ fn drop_caches(dir: &Path) -> Result<bool> {
 }
 
 /// Registers everything and seals all proofs, shared among lanes so that each chain stays in one.
-async fn found(
+pub(crate) async fn found(
     options: &Options,
-    ledger: &EmbeddedLedger,
+    ledger: &dyn Ledger,
     begin: i64,
 ) -> Result<(v1::WriterToken, Vec<Vec<Submission>>)> {
     let mut changes = network::base(options.checks)?;
@@ -212,7 +213,7 @@ async fn found(
     Ok((writer, lanes))
 }
 
-async fn append(ledger: Arc<EmbeddedLedger>, lane: Vec<Submission>) -> Result<u64> {
+pub(crate) async fn append(ledger: Arc<dyn Ledger>, lane: Vec<Submission>) -> Result<u64> {
     let mut accepted = 0;
     let mut lane = lane.into_iter().peekable();
     while lane.peek().is_some() {

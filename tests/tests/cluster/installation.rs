@@ -31,13 +31,6 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Starts the cluster, loads the images, packages and installs the chart, and waits until all its Pods are ready.
-    pub(crate) fn make(images: &[PathBuf]) -> Self {
-        let made = Self::without_release(images);
-        made.install(&made.chart());
-        made
-    }
-
     /// A cluster that has the images and nothing else.
     pub(crate) fn without_release(images: &[PathBuf]) -> Self {
         let nodes = RealCluster::start().unwrap();
@@ -62,7 +55,7 @@ impl Installation {
         path
     }
 
-    /// Installs a packaged chart.
+    /// Installs a packaged chart, and waits until operator and gateway are ready.
     pub(crate) fn install(&self, chart: &Path) {
         self.release("install", chart, &["--create-namespace"]);
         self.await_center();

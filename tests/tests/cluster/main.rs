@@ -13,7 +13,7 @@ mod upgrade;
 use std::{
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use depin_tests::tools::{NodeTools, Tools};
@@ -42,10 +42,15 @@ fn what_is_installed_with_helm_counts_every_reading_once_and_survives_dark_edges
     let Some((images, runtime)) = or_skip(ready()) else { return };
     // What holds a runtime comes before what lets it go.
     let _entered = runtime.enter();
-    let mut installation = installation::Installation::make(&images);
+    let mut installation = installation::Installation::without_release(&images);
+    let begun = Instant::now();
+    installation.install(&installation.chart());
     progress("installed");
     let mut site = site::Site::open(&installation);
     progress("a network is applied, agents are enrolled, hardware publishes");
+    site.await_readings(&runtime, 1);
+    // Hardware begins with the first epoch, up to eleven seconds after its program.
+    progress(&format!("{} s from `helm install` to the first accepted reading", begun.elapsed().as_secs()));
     site.await_readings(&runtime, 50);
     installation.check();
     installation.test();

@@ -1,8 +1,14 @@
 //! Parts alone: signatures, ledger, epoch close, Merkle tree, and the gateway under proofs that were sealed beforehand.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +16,7 @@ use super::{
     figures::Runs,
     pipeline::{lines, output},
 };
-use crate::{admin::is_ready, free_port, process::Process};
+use crate::{admin::is_ready, free_port, packages, process::Process};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(30);
@@ -48,8 +54,19 @@ pub fn measure(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
             ["record", "--close", "--agents", &agents, "--devices", "1000", "--proofs", "2", "--readings", "2"];
         record(bench, runs, "epoch", options.runs.min(LONG_RUNS), &arguments)?;
     }
-    if options.wants("gateway") {
+    if options.wants("postgresql") {
+        let agents = amount(100);
+        if packages::POSTGRESQL.find().is_some() {
+            record(bench, runs, "postgresql", options.runs.min(LONG_RUNS), &["postgresql", "--agents", &agents])?;
+        } else {
+            println!("skipped: postgresql: {}", packages::POSTGRESQL.remedy());
+        }
+    }
+    if options.wants("gateway/readings") || options.wants("gateway/proofs") {
         gateway(bench, runs)?;
+    }
+    if options.wants("gateway/reconnect") {
+        reconnect(bench, runs)?;
     }
     Ok(())
 }
@@ -101,33 +118,137 @@ struct Load {
     batch: u64,
     /// Part of the first load's rate; 0: as fast as outcomes come.
     part: f64,
+    /// While callers who mean no good come in numbers.
+    flooded: bool,
 }
 
-const LOADS: [Load; 3] = [
+const LOADS: [Load; 4] = [
     // 1,000 readings a proof, as a busy agent seals them.
-    Load { name: "gateway/readings", agents: 8, devices: 100, readings: 10, proofs: 1_500, batch: 1, part: 0.0 },
-    Load { name: "gateway/half-load", agents: 8, devices: 100, readings: 10, proofs: 750, batch: 1, part: 0.5 },
+    Load {
+        name: "gateway/readings",
+        agents: 8,
+        devices: 100,
+        readings: 10,
+        proofs: 1_500,
+        batch: 1,
+        part: 0.0,
+        flooded: false,
+    },
+    Load {
+        name: "gateway/half-load",
+        agents: 8,
+        devices: 100,
+        readings: 10,
+        proofs: 750,
+        batch: 1,
+        part: 0.5,
+        flooded: false,
+    },
+    Load {
+        name: "gateway/half-load-flooded",
+        agents: 8,
+        devices: 100,
+        readings: 10,
+        proofs: 750,
+        batch: 1,
+        part: 0.5,
+        flooded: true,
+    },
     // One reading a proof: what verification and bookkeeping of a proof cost.
-    Load { name: "gateway/proofs", agents: 32, devices: 1, readings: 1, proofs: 4_000, batch: 50, part: 0.0 },
+    Load {
+        name: "gateway/proofs",
+        agents: 32,
+        devices: 1,
+        readings: 1,
+        proofs: 4_000,
+        batch: 50,
+        part: 0.0,
+        flooded: false,
+    },
 ];
 
-/// Gateway and ledger in one process on one core, the load on the other.
-fn gateway(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
-    forget(runs, "gateway");
-    for number in 0..bench.options.runs {
+/// A gateway with its ledger on one core.
+struct Served {
+    process: Process,
+    dir: PathBuf,
+    listen: u16,
+    ledger: u16,
+}
+
+impl Served {
+    fn start(bench: &Bench<'_>) -> Result<Self> {
         let dir = bench.folder("gateway")?;
         output(pinned(bench, &[]).arg("prepare").arg("--dir").arg(&dir))?;
         let (listen, ledger, admin) = (free_port()?, free_port()?, free_port()?);
         let mut process = start(bench, &dir, [listen, ledger, admin])?;
         let admin = format!("127.0.0.1:{admin}");
         process.wait_until("readiness", START_LIMIT, || is_ready(&admin))?;
+        Ok(Self { process, dir, listen, ledger })
+    }
+
+    /// A load of it on the other core.
+    fn load(&self, bench: &Bench<'_>, subcommand: &str) -> Command {
+        let mut command = pinned(bench, &[1]);
+        command.args([subcommand, "--gateway", &format!("https://127.0.0.1:{}", self.listen)]);
+        command.args(["--ledger", &format!("https://127.0.0.1:{}", self.ledger)]).arg("--dir").arg(&self.dir);
+        command.args(["--process", &self.process.id().to_string()]);
+        command
+    }
+
+    /// Callers who mean no good, for a while.
+    fn flood(&self, bench: &Bench<'_>) -> Result<Process> {
+        let mut command = pinned(bench, &[1]);
+        command.args(["flood", "--gateway", &format!("https://127.0.0.1:{}", self.listen)]).arg("--dir").arg(&self.dir);
+        Process::start("flood", &mut command, &self.dir.join("flood.log"))
+    }
+
+    fn stop(self) -> Result<()> {
+        self.process.stop(GRACE)?;
+        Ok(fs::remove_dir_all(&self.dir)?)
+    }
+}
+
+/// Waits for the end of a flood; fails where anybody of it was served.
+fn ended(mut flood: Process) -> Result<()> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if let Some(status) = flood.exited()? {
+            ensure!(status.success(), "the flood ended with {status}: {}", flood.log_end());
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the flood does not end");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Ten thousand agents at once.
+const RUSH: u64 = 10_000;
+
+/// All agents of a network come at once.
+fn reconnect(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    let name = "gateway/reconnect";
+    forget(runs, name);
+    for number in 0..bench.options.runs.min(LONG_RUNS) {
+        bench.go_on()?;
+        let served = Served::start(bench)?;
+        let mut command = served.load(bench, "reconnect");
+        let line = output(command.args(["--agents", &bench.options.amount(RUSH).to_string()])).context(name)?;
+        add(runs, name, number, &line);
+        served.stop()?;
+    }
+    Ok(())
+}
+
+/// Gateway and ledger in one process on one core, the load on the other.
+fn gateway(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
+    LOADS.iter().for_each(|load| forget(runs, load.name));
+    for number in 0..bench.options.runs {
+        let served = Served::start(bench)?;
         let mut full = 0.0;
         for load in LOADS {
             bench.go_on()?;
-            let mut command = pinned(bench, &[1]);
-            command.args(["proofs", "--gateway", &format!("https://127.0.0.1:{listen}")]);
-            command.args(["--ledger", &format!("https://127.0.0.1:{ledger}")]).arg("--dir").arg(&dir);
-            command.args(["--process", &process.id().to_string(), "--name", &load.name.replace('/', "-")]);
+            let mut command = served.load(bench, "proofs");
+            command.args(["--name", &load.name.replace('/', "-")]);
             for (flag, value) in [
                 ("--agents", load.agents),
                 ("--devices", load.devices),
@@ -138,14 +259,15 @@ fn gateway(bench: &Bench<'_>, runs: &mut Runs) -> Result<()> {
                 command.args([flag, &value.to_string()]);
             }
             command.args(["--rate", &(full * load.part).to_string()]);
+            let flood = load.flooded.then(|| served.flood(bench)).transpose()?;
             let line = output(&mut command).with_context(|| load.name)?;
+            flood.map_or(Ok(()), ended)?;
             if load.name == "gateway/readings" {
                 full = line["readingsPerSecond"].as_f64().unwrap_or_default();
             }
             add(runs, load.name, number, &line);
         }
-        process.stop(GRACE)?;
-        fs::remove_dir_all(&dir)?;
+        served.stop()?;
     }
     Ok(())
 }

@@ -150,11 +150,23 @@ pub fn cpu_seconds(process: u32) -> Result<f64> {
     Ok(times.sum::<f64>() / TICKS)
 }
 
+/// Memory that a process has now, in MB.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident_megabytes(process: u32) -> Result<f64> {
+    megabytes(process, "VmRSS")
+}
+
 /// Most memory that a process ever had, in MB.
 ///
 /// # Errors
 /// When it is gone.
 pub fn peak_megabytes(process: u32) -> Result<f64> {
-    let text = line(&format!("/proc/{process}/status"), "VmHWM").context("the process is gone")?;
+    megabytes(process, "VmHWM")
+}
+
+fn megabytes(process: u32, what: &str) -> Result<f64> {
+    let text = line(&format!("/proc/{process}/status"), what).context("the process is gone")?;
     Ok(text.trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
 }

@@ -10,6 +10,7 @@ pub mod peers;
 pub mod pipeline;
 pub mod plot;
 pub mod report;
+pub mod scale;
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ use figures::Runs;
 use machine::Machine;
 
 /// The release programs that are measured and that measure.
-const PACKAGES: [&str; 3] = ["depin-agent", "depin-gateway", "depin-bench"];
+const PACKAGES: [&str; 4] = ["depin-agent", "depin-gateway", "depin-operator", "depin-bench"];
 
 /// How long a machine may take to become quiet before it is measured as it is.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
@@ -166,5 +167,6 @@ fn build(cargo: &Cargo) -> Result<()> {
 fn measure(bench: &Bench<'_>, runs: &mut Runs, left_out: &mut Vec<String>) -> Result<()> {
     engines::measure(bench, runs)?;
     pipeline::measure(bench, runs)?;
+    scale::measure(bench, runs)?;
     peers::measure(bench, runs, left_out)
 }
