@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use depin_identity::SigningKey;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -57,7 +58,7 @@ pub(crate) struct Options {
 
 /// Creates, and waits.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let api = api(options).await?;
+    let api = api(options, "EdgeDevice").await?;
     let devices: Vec<(String, String)> = (options.from..options.from + options.count)
         .map(|number| {
             let agent = options.agent.clone().unwrap_or_else(|| format!("rack-{}", number / 1_000));
@@ -65,6 +66,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         })
         .collect();
     let waiting: BTreeSet<String> = devices.iter().map(|(name, _)| name.clone()).collect();
+    if options.ready && options.agent.is_none() {
+        register_agents(options, devices.iter().map(|(_, agent)| agent.clone()).collect()).await?;
+    }
     let begun = Instant::now();
     let ready =
         async { if options.ready { await_ready(api.clone(), waiting, begun).await.map(Some) } else { Ok(None) } };
@@ -86,15 +90,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn api(options: &Options) -> Result<Api<DynamicObject>> {
+async fn api(options: &Options, kind: &str) -> Result<Api<DynamicObject>> {
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig).context("the kubeconfig cannot be read")?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let kind = ApiResource {
         group: "depin.dev".into(),
         version: "v1alpha1".into(),
         api_version: "depin.dev/v1alpha1".into(),
-        kind: "EdgeDevice".into(),
-        plural: "edgedevices".into(),
+        kind: kind.to_owned(),
+        plural: format!("{}s", kind.to_lowercase()),
     };
     Ok(Api::namespaced_with(Client::try_from(config)?, &options.namespace, &kind))
 }
@@ -109,17 +113,36 @@ async fn create(api: &Api<DynamicObject>, options: &Options, name: &str, agent: 
     Ok(())
 }
 
+/// Agents that are known before their devices: none of them ever comes.
+async fn register_agents(options: &Options, names: BTreeSet<String>) -> Result<()> {
+    let api = api(options, "EdgeAgent").await?;
+    for name in &names {
+        let key = SigningKey::generate()?.public().bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let agent = serde_json::from_value(json!({
+            "apiVersion": "depin.dev/v1alpha1", "kind": "EdgeAgent",
+            "metadata": {"name": name, "namespace": options.namespace},
+            "spec": {"fleets": [options.fleet], "publicKey": {"algorithm": "Ed25519", "key": key}},
+        }))?;
+        match api.create(&PostParams::default(), &agent).await {
+            // Of devices that were made before.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            made => drop(made.with_context(|| format!("cannot create {name}"))?),
+        }
+    }
+    await_ready(api, names, Instant::now()).await.map(drop)
+}
+
 /// Seconds until the last of them says that it is ready.
 async fn await_ready(api: Api<DynamicObject>, mut waiting: BTreeSet<String>, begun: Instant) -> Result<f64> {
     let mut told = pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
     while !waiting.is_empty() {
         let next = tokio::time::timeout(STALLED, told.next()).await;
-        let Ok(Some(device)) = next else { bail!("{} devices are not ready, and nothing goes on", waiting.len()) };
-        let device = device?;
-        let ready = device.data.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
+        let Ok(Some(object)) = next else { bail!("{} are not ready, and nothing goes on", waiting.len()) };
+        let object = object?;
+        let ready = object.data.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
         let ready = ready.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"));
-        if ready && waiting.remove(&device.name_any()) && waiting.len().is_multiple_of(PROGRESS) {
-            eprintln!("{} s: {} devices are not ready yet", begun.elapsed().as_secs(), waiting.len());
+        if ready && waiting.remove(&object.name_any()) && waiting.len().is_multiple_of(PROGRESS) {
+            eprintln!("{} s: {} are not ready yet", begun.elapsed().as_secs(), waiting.len());
         }
     }
     Ok(begun.elapsed().as_secs_f64())
