@@ -56,6 +56,23 @@ pub(crate) struct Register {
     checks: usize,
 }
 
+/// The gateway under load, and who may speak to it.
+#[derive(Args)]
+pub(crate) struct Center {
+    /// The gateway, https://HOST:PORT
+    #[arg(long)]
+    pub(crate) gateway: String,
+    /// The ledger, https://HOST:PORT
+    #[arg(long)]
+    pub(crate) ledger: String,
+    /// Folder that `prepare` filled
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The gateway's process, whose CPU seconds and memory are reported
+    #[arg(long)]
+    pub(crate) process: u32,
+}
+
 /// Validity of all certificates here.
 fn validity() -> Result<Window> {
     let now = now_ms()?;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::{
-    network::{self, Authority},
+    network::{self, Authority, Center},
     processes::{cpu_seconds, now_ms, peak_megabytes},
     seal::Chain,
 };
@@ -32,18 +31,8 @@ const STALLED: Duration = Duration::from_secs(60);
 /// What is submitted.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The gateway, https://HOST:PORT
-    #[arg(long)]
-    gateway: String,
-    /// The ledger, https://HOST:PORT
-    #[arg(long)]
-    ledger: String,
-    /// Folder that `prepare` filled
-    #[arg(long)]
-    dir: PathBuf,
-    /// The gateway's process, whose CPU seconds and memory are reported
-    #[arg(long)]
-    process: u32,
+    #[command(flatten)]
+    center: Center,
     /// Prefix of the agents' names, so that several runs can share a gateway
     #[arg(long)]
     name: String,
@@ -75,9 +64,9 @@ pub(crate) struct Options {
 
 /// Registers agents and devices, seals, then submits and measures.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let authority = Authority::open(&options.dir)?;
+    let authority = Authority::open(&options.center.dir)?;
     let lanes = lanes(options, &authority).await?;
-    let process = options.process.to_string();
+    let process = options.center.process.to_string();
     let per_message = f64::from(options.devices * options.readings) * options.batch as f64;
     let pace =
         (options.rate > 0.0).then(|| Duration::from_secs_f64(per_message * f64::from(options.agents) / options.rate));
@@ -136,12 +125,12 @@ async fn lanes(options: &Options, authority: &Authority) -> Result<Vec<Lane>> {
         changes.extend(devices.iter().map(|device| network::device(&name, device)));
         agents.push((name, key, devices));
     }
-    let registry = network::write(&options.ledger, authority, &changes).await?;
+    let registry = network::write(&options.center.ledger, authority, &changes).await?;
     let model = network::model(options.checks).digest()?;
     let history = i64::from(options.proofs) * i64::from(options.readings) * STEP;
     let mut lanes = Vec::new();
     for (name, key, devices) in agents {
-        let channel = authority.connect(&options.gateway, &network::peer(&name), key.clone())?;
+        let channel = authority.connect(&options.center.gateway, &network::peer(&name), key.clone())?;
         let open = v1::OpenChain { key_id: id_bytes(key.id()), incarnation: 1, next_sequence: 1, sealed_sequence: 0 };
         let mut chain = Chain::new(key, registry, model, &devices, now_ms()? - history - STEP);
         let proofs = (0..options.proofs).map(|_| chain.seal(i64::from(options.readings), STEP));

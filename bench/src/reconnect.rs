@@ -2,7 +2,6 @@
 //! stream, that try again as an agent does.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    network::{self, Authority},
+    network::{self, Authority, Center},
     processes::{cpu_seconds, peak_megabytes},
 };
 
@@ -35,18 +34,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// Who comes.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The gateway, https://HOST:PORT
-    #[arg(long)]
-    gateway: String,
-    /// The ledger, https://HOST:PORT
-    #[arg(long)]
-    ledger: String,
-    /// Folder that `prepare` filled
-    #[arg(long)]
-    dir: PathBuf,
-    /// The gateway's process, whose CPU seconds and memory are reported
-    #[arg(long)]
-    process: u32,
+    #[command(flatten)]
+    center: Center,
     /// Agents
     #[arg(long, default_value_t = 10_000)]
     agents: u32,
@@ -55,16 +44,16 @@ pub(crate) struct Options {
 /// Registers all, lets them go at once, and waits until each has an open chain.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     allow_files()?;
-    let authority = Arc::new(Authority::open(&options.dir)?);
+    let authority = Arc::new(Authority::open(&options.center.dir)?);
     let mut changes = network::base(1)?;
     let mut agents = Vec::new();
     for number in 0..options.agents {
         let (name, key) = (format!("edge-{number:05}"), SigningKey::generate()?);
         changes.push(network::agent(&name, &key));
-        agents.push((authority.connect(&options.gateway, &network::peer(&name), key.clone())?, key));
+        agents.push((authority.connect(&options.center.gateway, &network::peer(&name), key.clone())?, key));
     }
-    network::write(&options.ledger, &authority, &changes).await?;
-    let process = options.process.to_string();
+    network::write(&options.center.ledger, &authority, &changes).await?;
+    let process = options.center.process.to_string();
     let cpu = cpu_seconds(&process)?;
     let refused = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();

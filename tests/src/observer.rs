@@ -85,6 +85,12 @@ impl Observer {
         Self::connect(&stack.ledger(), &read("tls.crt")?, &read("tls.key")?, now)
     }
 
+    /// The connection, for what no observer asks.
+    #[must_use]
+    pub fn into_client(self) -> LedgerClient<Channel> {
+        self.client
+    }
+
     /// `{"accepted":n,"rejected":{REASON:n},"refused":{REASON:n},"proofs":n}` since the ledger was made.
     ///
     /// # Errors

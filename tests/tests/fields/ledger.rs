@@ -1,22 +1,14 @@
 //! The ledger's registry as JSON, and what the agent has confirmed of it.
 
-use std::fs;
-
 use depin_domain::{
     ids::AgentId,
     registry::{Record, Registry},
-    time::{Timestamp, Window},
-};
-use depin_identity::{
-    CertificateAuthority, CertificateRequest, KeyAndChain, PeerIdentity, SigningKey, Trust, certificates,
-    client_config, connect_lazy,
+    time::Timestamp,
 };
 use depin_proto::v1::{ReadPresenceRequest, ReadRegistryRequest, ledger_client::LedgerClient};
-use depin_tests::{Stack, now_ms};
+use depin_tests::{Observer, Stack};
 use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
-
-const VALIDITY_MS: i64 = 24 * 3_600_000;
 
 /// A connection to the ledger, and the registry as it was last read.
 pub(crate) struct Ledger {
@@ -27,17 +19,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Connects under a certificate of the stack's authority.
     pub(crate) fn connect(stack: &Stack) -> Self {
-        let read = |name: &str| fs::read_to_string(stack.authority().join(name)).unwrap();
-        let authority = CertificateAuthority::from_pem(&read("tls.crt"), &read("tls.key")).unwrap();
-        let key = SigningKey::generate().unwrap();
-        let request = CertificateRequest::from_der(&CertificateRequest::make(&key).unwrap()).unwrap();
-        let validity = Window { start: Timestamp(now_ms() - 60_000), end: Timestamp(now_ms() + VALIDITY_MS) };
-        let chain = authority.issue(&request, &PeerIdentity::Operator, &[], validity).unwrap();
-        let chain = certificates::certificates(&chain).unwrap();
-        let trust = Trust::Bundle(vec![authority.certificate().clone()]);
-        let config = client_config(&trust, Some(&KeyAndChain { key, chain })).unwrap();
-        let (channel, _) = connect_lazy(&stack.ledger(), config).unwrap();
-        Self { client: LedgerClient::new(channel), registry: Registry::default() }
+        Self { client: Observer::of(stack).unwrap().into_client(), registry: Registry::default() }
     }
 
     /// Version of the newest record that was read.

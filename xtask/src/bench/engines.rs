@@ -122,6 +122,17 @@ struct Load {
     flooded: bool,
 }
 
+const HALF_LOAD: Load = Load {
+    name: "gateway/half-load",
+    agents: 8,
+    devices: 100,
+    readings: 10,
+    proofs: 750,
+    batch: 1,
+    part: 0.5,
+    flooded: false,
+};
+
 const LOADS: [Load; 4] = [
     // 1,000 readings a proof, as a busy agent seals them.
     Load {
@@ -134,26 +145,8 @@ const LOADS: [Load; 4] = [
         part: 0.0,
         flooded: false,
     },
-    Load {
-        name: "gateway/half-load",
-        agents: 8,
-        devices: 100,
-        readings: 10,
-        proofs: 750,
-        batch: 1,
-        part: 0.5,
-        flooded: false,
-    },
-    Load {
-        name: "gateway/half-load-flooded",
-        agents: 8,
-        devices: 100,
-        readings: 10,
-        proofs: 750,
-        batch: 1,
-        part: 0.5,
-        flooded: true,
-    },
+    HALF_LOAD,
+    Load { name: "gateway/half-load-flooded", flooded: true, ..HALF_LOAD },
     // One reading a proof: what verification and bookkeeping of a proof cost.
     Load {
         name: "gateway/proofs",
