@@ -402,9 +402,7 @@ impl Stream {
 
     /// The same, unless the stream ended in order before all was answered.
     pub(crate) async fn submit_or_end(&mut self, proofs: &[SignedProof]) -> Result<Option<Vec<v1::Outcome>>, Status> {
-        let message = Some(submit_request::Message::Proofs(v1::ProofBatch { proofs: proofs.to_vec() }));
-        // Where nobody takes it any more, the end is all that is left to read.
-        let _ended = self.requests.send(v1::SubmitRequest { message }).await;
+        self.send(submit_request::Message::Proofs(v1::ProofBatch { proofs: proofs.to_vec() })).await;
         while let Some(response) = self.responses.message().await? {
             if let Some(submit_response::Message::Outcomes(batch)) = response.message {
                 return Ok(Some(batch.outcomes));
@@ -413,8 +411,10 @@ impl Stream {
         Ok(None)
     }
 
+    /// Puts a message on its way. Where the gateway has ended the stream already nobody takes it, and the reason is
+    /// what [`Self::next`] reads.
     pub(crate) async fn send(&mut self, message: submit_request::Message) {
-        self.requests.send(v1::SubmitRequest { message: Some(message) }).await.unwrap();
+        let _ended = self.requests.send(v1::SubmitRequest { message: Some(message) }).await;
     }
 
     pub(crate) async fn next(&mut self) -> Result<submit_response::Message, Status> {
