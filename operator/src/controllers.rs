@@ -13,8 +13,8 @@ use futures::future::{BoxFuture, FutureExt as _, join_all};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
-        Controller,
-        reflector::{ObjectRef, Store},
+        Controller, WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
@@ -58,7 +58,15 @@ fn controller<K>(api: Api<K>, stopped: &watch::Receiver<bool>) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
-    Controller::new(api, watcher::Config::default()).graceful_shutdown_on(until(stopped.clone()))
+    let (store, writer) = reflector::store();
+    // As `Controller::new` does it, but for what is kept in memory.
+    let objects = watcher(api, watcher::Config::default()).modify(lighten).reflect(writer).applied_objects();
+    Controller::for_stream(objects, store).graceful_shutdown_on(until(stopped.clone()))
+}
+
+/// Takes away who wrote which field and when: nobody here asks for it, and of many devices it is most of the memory.
+fn lighten<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
 }
 
 impl Part {
@@ -250,7 +258,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
     use serde::de::DeserializeOwned;
 
     use super::*;

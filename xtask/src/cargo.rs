@@ -52,7 +52,8 @@ impl Cargo {
 
     /// With outputs of this clone only: what another one built of the workspace itself is forgotten, compiled dependencies stay.
     ///
-    /// Cargo goes by modification times and knows no clone's path: it would take the other one's programs for ours.
+    /// Cargo goes by modification times and knows no clone's path: it would take the other one's programs for ours. The target is
+    /// named as an argument: from the environment `cargo clean` does not take it, and leaves nearly everything.
     fn for_clone(self, clone: &Path) -> Result<Self> {
         fs::create_dir_all(&self.target).with_context(|| format!("cannot create {}", self.target.display()))?;
         let owner = self.target.join(".clone");
@@ -63,7 +64,8 @@ impl Cargo {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", owner.display())),
         }
-        if !self.command(&["clean", "--quiet", "--workspace"]).status().context("cannot run cargo")?.success() {
+        let clean = ["clean", "--quiet", "--workspace", "--target", &self.triple];
+        if !self.command(&clean).status().context("cannot run cargo")?.success() {
             bail!("what another clone built in {} cannot be removed; delete that folder", self.target.display());
         }
         fs::write(&owner, clone.as_bytes()).with_context(|| format!("cannot write {}", owner.display()))?;
