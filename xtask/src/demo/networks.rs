@@ -92,7 +92,8 @@ impl Networks {
         if !self.definitions {
             let folder = crate::workspace().join("crds/yaml");
             let folder = folder.to_str().context("the clone's path is not UTF-8")?;
-            cluster.kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", folder])?;
+            // The API server takes the last objects away before it forgets their kind: nothing is left once that is done.
+            cluster.kubectl(&["delete", "--ignore-not-found", "--wait=true", "--timeout=60s", "-f", folder])?;
         }
         Ok(())
     }
